@@ -1,0 +1,1 @@
+"""Sans-IO codecs of netlink messages. Bytes in, operations out, and back."""

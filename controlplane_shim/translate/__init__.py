@@ -1,0 +1,1 @@
+"""Netlink requests to operations, operations to RPC messages, and outcomes back to netlink."""

@@ -1,0 +1,1 @@
+"""The gRPC services: thin; the only place of dataplane/ that imports protobuf."""

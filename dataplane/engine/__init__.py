@@ -1,0 +1,1 @@
+"""The truth about configuration: devices, sockets, peers, keys, events, and the workers that carry them out."""

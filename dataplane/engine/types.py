@@ -1,0 +1,285 @@
+"""What the engine is asked for and what it answers: specs, views, events and errors.
+
+Knows the resources in native types (ipaddress objects, seconds as int, enums of the vocabulary). Must
+not know protobuf, gRPC or the messages to a worker. All values here were checked by the API layer;
+the engine checks only what depends on its state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, unique
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@unique
+class DeviceState(Enum):
+    """Whether a device's worker runs."""
+
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """UDP endpoint; scope_id is an interface index, 0 for none. v4-mapped addresses were made IPv4."""
+
+    address: IPAddress
+    port: int
+    scope_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """A device to create. mtu 0: leave it (adopted TUN only). network_namespace: a path or empty."""
+
+    name: str
+    interface_name: str
+    mode: Mode
+    mtu: int
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    admin_up: bool = False
+    network_namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """New settings of a device; None leaves one as it is."""
+
+    mtu: int | None = None
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] | None = None
+    admin_up: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A device as it is. drops: by name of the reason in lower case."""
+
+    name: str
+    interface_name: str
+    mode: Mode
+    mtu: int
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    admin_up: bool
+    network_namespace: str
+    state: DeviceState
+    peer_count: int
+    drops: dict[str, int]
+    worker_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketSpec:
+    """A UDP socket to make and bind."""
+
+    device: str
+    name: str
+    address: IPAddress
+    port: int
+    ipv6_only: bool
+    network_namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketView:
+    """A socket as it is."""
+
+    device: str
+    name: str
+    address: IPAddress
+    port: int
+    ipv6_only: bool
+    adopted: bool
+    peer_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSpec:
+    """A peer to create. Keepalives in seconds, 0 for none."""
+
+    device: str
+    peer_id: int
+    socket: str
+    remote: Endpoint
+    local_address: IPAddress | None = None
+    vpn_ipv4: IPv4Address | None = None
+    vpn_ipv6: IPv6Address | None = None
+    keepalive_interval_s: int = 0
+    keepalive_timeout_s: int = 0
+
+
+@unique
+class Unset(Enum):
+    """Marks a field of a change that stays as it is."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """New values of a peer; UNSET leaves one as it is, None empties it."""
+
+    remote: Endpoint | Unset = UNSET
+    local_address: IPAddress | None | Unset = UNSET
+    vpn_ipv4: IPv4Address | None | Unset = UNSET
+    vpn_ipv6: IPv6Address | None | Unset = UNSET
+    keepalive_interval_s: int | Unset = UNSET
+    keepalive_timeout_s: int | Unset = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCounters:
+    """Counters of a peer (see Column); drops by name of the reason in lower case."""
+
+    vpn_rx_bytes: int = 0
+    vpn_rx_packets: int = 0
+    vpn_tx_bytes: int = 0
+    vpn_tx_packets: int = 0
+    link_rx_bytes: int = 0
+    link_rx_packets: int = 0
+    link_tx_bytes: int = 0
+    link_tx_packets: int = 0
+    drops: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer as it is. Times in ns since 1970, 0 for never."""
+
+    spec: PeerSpec
+    counters: PeerCounters
+    create_revision: int
+    create_time_ns: int
+    last_receive_time_ns: int
+    last_send_time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """A key to install. Its repr never shows key bytes."""
+
+    device: str
+    peer_id: int
+    slot: KeySlot
+    key_id: int
+    cipher: Cipher
+    encrypt_key: bytes = field(repr=False)
+    encrypt_nonce_tail: bytes = field(repr=False)
+    decrypt_key: bytes = field(repr=False)
+    decrypt_nonce_tail: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """What is known of an installed key. sent_packet_ids: packet-ids used for sending so far."""
+
+    slot: KeySlot
+    key_id: int
+    cipher: Cipher
+    key_bits: int
+    sent_packet_ids: int
+
+
+# Events, in the past tense. `revision` grows by one with each.
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCreated:
+    """A device was created."""
+
+    revision: int
+    device: DeviceView
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDeleted:
+    """A device was deleted; its peers were reported before."""
+
+    revision: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCreated:
+    """A peer was created."""
+
+    revision: int
+    peer: PeerView
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDeleted:
+    """A peer was deleted. final_counters: None if they died with the worker."""
+
+    revision: int
+    device: str
+    peer_id: int
+    reason: DelReason
+    final_counters: PeerCounters | None
+    create_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFloated:
+    """A peer moved to a new address."""
+
+    revision: int
+    device: str
+    peer_id: int
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class KeySwapNeeded:
+    """A key ran out of packet-ids and was removed."""
+
+    revision: int
+    device: str
+    peer_id: int
+    key_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRestarted:
+    """A worker died and was replaced."""
+
+    revision: int
+    device: str
+    worker_pid: int
+
+
+Event = DeviceCreated | DeviceDeleted | PeerCreated | PeerDeleted | PeerFloated | KeySwapNeeded | WorkerRestarted
+
+
+@unique
+class ErrorKind(Enum):
+    """Family of an engine error; the API maps it to a gRPC status code of the same name."""
+
+    NOT_FOUND = "not_found"
+    ALREADY_EXISTS = "already_exists"
+    FAILED_PRECONDITION = "failed_precondition"
+    RESOURCE_EXHAUSTED = "resource_exhausted"
+    UNAVAILABLE = "unavailable"
+    PERMISSION_DENIED = "permission_denied"
+    INTERNAL = "internal"
+
+
+class EngineError(Exception):
+    """A request that the engine's state does not allow; nothing was changed.
+
+    reason: as in ErrorInfo ("PEER_NOT_FOUND"); metadata repeats every dynamic part of the message.
+    """
+
+    def __init__(self, kind: ErrorKind, reason: str, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.reason = reason
+        self.metadata = metadata

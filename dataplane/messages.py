@@ -1,0 +1,174 @@
+"""What daemon and worker say to each other over a SOCK_SEQPACKET pair: one msgspec struct a datagram.
+
+Knows the shape of the messages. Must not know who sends them or what they do. A command is answered by
+exactly one Reply, in order; events come unasked. Descriptors travel by SCM_RIGHTS in the same datagram,
+in the order the command's docstring names. Key bytes are in InstallKey only, whose repr hides them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+MAX_MESSAGE: Final = 4096
+"""No message is longer, in bytes."""
+
+
+class Endpoint(msgspec.Struct, frozen=True, array_like=True):
+    """A UDP endpoint: address of 4 or 16 bytes, port, IPv6 scope id (interface index) or 0."""
+
+    address: bytes
+    port: int
+    scope_id: int = 0
+
+
+class Configure(msgspec.Struct, frozen=True, tag=True):
+    """First command. Descriptors: TUN, statistics page (see statistics_page.py)."""
+
+    device: str
+    mode: int
+    rows: int
+
+
+class AddSocket(msgspec.Struct, frozen=True, tag=True):
+    """Serves a bound UDP socket under this number. Descriptor: the socket."""
+
+    socket_id: int
+
+
+class RemoveSocket(msgspec.Struct, frozen=True, tag=True):
+    """Closes a socket. Its peers must have been removed."""
+
+    socket_id: int
+
+
+class AddPeer(msgspec.Struct, frozen=True, tag=True):
+    """Adds a peer whose counters go to row `row` (1..rows-1, zeroed by the daemon) of the page.
+
+    `uid` tells this peer from others with the same peer_id. local and the vpn addresses are 4 or 16
+    bytes or None. Keepalives in seconds, 0 for none.
+    """
+
+    peer_id: int
+    uid: int
+    row: int
+    socket_id: int
+    remote: Endpoint
+    local: bytes | None = None
+    vpn_ipv4: bytes | None = None
+    vpn_ipv6: bytes | None = None
+    keepalive_interval_s: int = 0
+    keepalive_timeout_s: int = 0
+
+
+class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
+    """Changes what is not UNSET; a keepalive restarts both clocks."""
+
+    peer_id: int
+    remote: Endpoint | msgspec.UnsetType = msgspec.UNSET
+    local: bytes | None | msgspec.UnsetType = msgspec.UNSET
+    vpn_ipv4: bytes | None | msgspec.UnsetType = msgspec.UNSET
+    vpn_ipv6: bytes | None | msgspec.UnsetType = msgspec.UNSET
+    keepalive_interval_s: int | msgspec.UnsetType = msgspec.UNSET
+    keepalive_timeout_s: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class RemovePeer(msgspec.Struct, frozen=True, tag=True):
+    """Removes a peer. After the reply its row changes no more."""
+
+    peer_id: int
+
+
+class InstallKey(msgspec.Struct, frozen=True, tag=True):
+    """Puts a key into a slot; lengths as vocabulary.Cipher says, tails of 8 bytes."""
+
+    peer_id: int
+    slot: int
+    key_id: int
+    cipher: int
+    encrypt_key: bytes
+    encrypt_nonce_tail: bytes
+    decrypt_key: bytes
+    decrypt_nonce_tail: bytes
+
+    def __repr__(self) -> str:
+        return f"InstallKey(peer_id={self.peer_id}, slot={self.slot}, key_id={self.key_id}, key bytes hidden)"
+
+
+class SwapKeys(msgspec.Struct, frozen=True, tag=True):
+    """Exchanges the slots."""
+
+    peer_id: int
+
+
+class DeleteKey(msgspec.Struct, frozen=True, tag=True):
+    """Empties a slot."""
+
+    peer_id: int
+    slot: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Ends the worker after the reply."""
+
+
+Command = (
+    Configure
+    | AddSocket
+    | RemoveSocket
+    | AddPeer
+    | UpdatePeer
+    | RemovePeer
+    | InstallKey
+    | SwapKeys
+    | DeleteKey
+    | Stop
+)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A command with the number that its reply repeats."""
+
+    request_id: int
+    command: Command
+
+
+class Reply(msgspec.Struct, frozen=True, tag=True):
+    """Answer to a command. error: empty, or the reason as in the API's ErrorInfo (PEER_NOT_FOUND, …)."""
+
+    request_id: int
+    error: str = ""
+    detail: str = ""
+
+
+class PeerExpired(msgspec.Struct, frozen=True, tag=True):
+    """The worker removed a peer by its keepalive_timeout; its row changes no more."""
+
+    peer_id: int
+    uid: int
+
+
+class PeerFloated(msgspec.Struct, frozen=True, tag=True):
+    """A peer is at a new address, from which an authentic and newest packet came."""
+
+    peer_id: int
+    uid: int
+    remote: Endpoint
+
+
+class KeyExhausted(msgspec.Struct, frozen=True, tag=True):
+    """The primary key used its last packet-id and was removed."""
+
+    peer_id: int
+    uid: int
+    key_id: int
+
+
+class DeviceClosed(msgspec.Struct, frozen=True, tag=True):
+    """The TUN is gone (somebody deleted the interface); the worker serves nothing any more."""
+
+    errno: int
+
+
+FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | DeviceClosed

@@ -1,0 +1,1 @@
+"""Transports of OpenVPN packets: UDP."""

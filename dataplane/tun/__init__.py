@@ -1,0 +1,1 @@
+"""Linux TUN: opening, reading and writing in batches, link settings."""

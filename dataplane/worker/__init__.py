@@ -1,0 +1,1 @@
+"""The worker process: the packet path of one device and nothing else."""
