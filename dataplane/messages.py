@@ -67,9 +67,9 @@ class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
 
     peer_id: int
     remote: Endpoint | msgspec.UnsetType = msgspec.UNSET
-    local: bytes | None | msgspec.UnsetType = msgspec.UNSET
-    vpn_ipv4: bytes | None | msgspec.UnsetType = msgspec.UNSET
-    vpn_ipv6: bytes | None | msgspec.UnsetType = msgspec.UNSET
+    local: bytes | msgspec.UnsetType | None = msgspec.UNSET
+    vpn_ipv4: bytes | msgspec.UnsetType | None = msgspec.UNSET
+    vpn_ipv6: bytes | msgspec.UnsetType | None = msgspec.UNSET
     keepalive_interval_s: int | msgspec.UnsetType = msgspec.UNSET
     keepalive_timeout_s: int | msgspec.UnsetType = msgspec.UNSET
 
@@ -114,16 +114,7 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 
 
 Command = (
-    Configure
-    | AddSocket
-    | RemoveSocket
-    | AddPeer
-    | UpdatePeer
-    | RemovePeer
-    | InstallKey
-    | SwapKeys
-    | DeleteKey
-    | Stop
+    Configure | AddSocket | RemoveSocket | AddPeer | UpdatePeer | RemovePeer | InstallKey | SwapKeys | DeleteKey | Stop
 )
 
 

@@ -128,9 +128,9 @@ class PeerChange:
     """New values of a peer; UNSET leaves one as it is, None empties it."""
 
     remote: Endpoint | Unset = UNSET
-    local_address: IPAddress | None | Unset = UNSET
-    vpn_ipv4: IPv4Address | None | Unset = UNSET
-    vpn_ipv6: IPv6Address | None | Unset = UNSET
+    local_address: IPAddress | Unset | None = UNSET
+    vpn_ipv4: IPv4Address | Unset | None = UNSET
+    vpn_ipv6: IPv6Address | Unset | None = UNSET
     keepalive_interval_s: int | Unset = UNSET
     keepalive_timeout_s: int | Unset = UNSET
 
