@@ -9,6 +9,7 @@ two words of a row may be a packet apart. The daemon zeroes a row before it give
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ class StatisticsPage:
 
     @staticmethod
     def create_memfd(rows: int) -> int:
-        """Makes a zeroed page of `rows` rows; memory is taken only for rows that are touched."""
-        fd = os.memfd_create("ovpn-statistics", os.MFD_CLOEXEC)
+        """Makes a zeroed page of `rows` rows, fixed in size; memory is taken only for rows that are touched."""
+        fd = os.memfd_create("ovpn-statistics", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, rows * ROW_WORDS * 8)
+        # A worker that was taken over could otherwise shorten the page and so end the daemon by SIGBUS.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return fd
 
     def row(self, index: int) -> memoryview:

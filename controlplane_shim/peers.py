@@ -1,0 +1,79 @@
+"""What a session has set up in the data plane: devices, their sockets and their peers.
+
+Pure bookkeeping. Must not know gRPC, descriptors or netlink.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controlplane_shim.operations import Family
+
+
+@dataclass(slots=True)
+class Socket:
+    """The data plane's twin of one of OpenVPN's sockets. inode: of OpenVPN's; peers: how many use it."""
+
+    inode: int
+    local_port: int
+    peers: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name in the data plane."""
+        return f"openvpn-{self.inode}"
+
+
+@dataclass(slots=True)
+class Peer:
+    """A peer. create_revision tells it from an earlier one of the same peer_id.
+
+    expires: whether OpenVPN set a keepalive timeout; None until it has said so.
+    """
+
+    peer_id: int
+    socket: Socket
+    create_revision: int
+    expires: bool | None = None
+
+
+@dataclass(slots=True)
+class Device:
+    """A device. name: the data plane's; stream: number of its event stream.
+
+    deleted: somebody else deleted it in the data plane. Sockets stand by inode; one without peers is there only
+    between its adoption and its first peer.
+    """
+
+    name: str
+    ifindex: int
+    multipeer: bool
+    family: Family
+    stream: int = 0
+    deleted: bool = False
+    peers: dict[int, Peer] = field(default_factory=dict)
+    sockets: dict[int, Socket] = field(default_factory=dict)
+
+    def add(self, peer: Peer) -> list[Peer]:
+        """Adds a peer; returns those that it displaces (the same peer_id; on a P2P device any)."""
+        displaced = [old for old in self.peers.values() if old.peer_id == peer.peer_id or not self.multipeer]
+        for old in displaced:
+            self.remove(old.peer_id)
+        self.peers[peer.peer_id] = peer
+        peer.socket.peers += 1
+        return displaced
+
+    def remove(self, peer_id: int) -> None:
+        """Removes a peer that is there."""
+        self.peers.pop(peer_id).socket.peers -= 1
+
+    def take_unused_sockets(self) -> list[Socket]:
+        """Forgets the sockets that have no peer, and returns them."""
+        unused = [socket for socket in self.sockets.values() if not socket.peers]
+        for socket in unused:
+            del self.sockets[socket.inode]
+        return unused
+
+    def missing_from(self, revisions: dict[int, int]) -> list[Peer]:
+        """The peers that are not among those of a snapshot (create_revision by peer_id)."""
+        return [peer for peer in self.peers.values() if revisions.get(peer.peer_id) != peer.create_revision]

@@ -1,0 +1,123 @@
+"""Two sockets on OpenVPN's UDP port: the kernel gives data packets to ours, everything else to OpenVPN's.
+
+Both belong to one SO_REUSEPORT group, and a classic BPF program on the group looks at the first byte of the
+datagram: opcode 9 (DATA_V2) chooses member 1, anything else member 0. Members are numbered in the order in which
+they joined, and the last one takes the number of one that leaves: OpenVPN's socket must be there first and ours
+must leave first. Knows sockets and the opcode. Must not know peers or the data plane.
+
+UDP_GRO stays off: on a shared port it would glue control packets to data packets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from errno import EINVAL, ENOTSOCK
+from typing import Final
+
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_INTERFACE_NAME_SIZE: Final = 16
+
+_SOCK_FILTER: Final = struct.Struct("=HBBI")
+_SOCK_FPROG: Final = struct.Struct("@HP")
+_DATA_V2_TO_MEMBER_1: Final = (
+    (0x30, 0, 0, 0),  # A = first byte of the UDP payload; an empty datagram ends the program with 0
+    (0x74, 0, 0, 3),  # A >>= 3: the opcode
+    (0x15, 0, 1, 9),  # if A == 9 (DATA_V2) go on, else skip one
+    (0x06, 0, 0, 1),  # return 1
+    (0x06, 0, 0, 0),  # return 0
+)
+
+
+class UnsuitableSocketError(Exception):
+    """The socket cannot carry peers of the data plane. errno: what the kernel driver would answer."""
+
+    def __init__(self, errno: int, text: str) -> None:
+        super().__init__(text)
+        self.errno = errno
+
+
+def udp_socket(fd: int) -> socket.socket:
+    """Takes `fd` over as a socket object; closes it and raises UnsuitableSocketError if it is no UDP socket."""
+    try:
+        candidate = socket.socket(fileno=fd)
+    except OSError as error:
+        os.close(fd)
+        raise UnsuitableSocketError(ENOTSOCK, "the descriptor is not a socket") from error
+    if candidate.family in {socket.AF_INET, socket.AF_INET6}:
+        if candidate.type == socket.SOCK_DGRAM:
+            return candidate
+        if candidate.type == socket.SOCK_STREAM:
+            candidate.close()
+            raise UnsuitableSocketError(
+                EINVAL, "TCP is not offloaded yet: use UDP, or start OpenVPN with --disable-dco to keep TCP"
+            )
+    candidate.close()
+    raise UnsuitableSocketError(ENOTSOCK, "the socket is neither UDP nor TCP")
+
+
+def split(openvpn: socket.socket) -> socket.socket:
+    """Makes the second socket, bound to the address that `openvpn` (UDP, IPv4 or IPv6) is bound to.
+
+    It has the same mark, device, buffers and IPV6_V6ONLY, and is non-blocking. Between its bind and the program's
+    attachment, some microseconds, the kernel still chooses by hash; what is then misdirected is lost, as any
+    datagram may be. Closing every copy of it undoes the split. Raises UnsuitableSocketError.
+    """
+    address = openvpn.getsockname()
+    if address[1] == 0:
+        raise UnsuitableSocketError(EINVAL, "the UDP socket is not bound")
+    if _is_connected(openvpn):
+        raise UnsuitableSocketError(EINVAL, "the UDP socket is connected")
+    ours = socket.socket(openvpn.family, socket.SOCK_DGRAM)
+    try:
+        ours.setblocking(False)
+        _copy_options(openvpn, ours)
+        _copy_owner(openvpn, ours)
+        for member in (openvpn, ours):
+            member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        ours.bind(address)
+        _attach_program(ours)
+    except OSError as error:
+        ours.close()
+        text = f"no second socket at {address[0]} port {address[1]}: {error.strerror}"
+        raise UnsuitableSocketError(EINVAL, text) from error
+    return ours
+
+
+def _is_connected(openvpn: socket.socket) -> bool:
+    try:
+        openvpn.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _copy_owner(source: socket.socket, target: socket.socket) -> None:
+    # A group takes only sockets of one uid, and OpenVPN may have made its own as another user.
+    owner = os.fstat(source.fileno()).st_uid
+    if owner != os.fstat(target.fileno()).st_uid:
+        os.fchown(target.fileno(), owner, -1)
+
+
+def _copy_options(source: socket.socket, target: socket.socket) -> None:
+    if source.family == socket.AF_INET6:
+        only_v6 = source.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        target.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
+    if mark := source.getsockopt(socket.SOL_SOCKET, socket.SO_MARK):
+        target.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    if device := source.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _INTERFACE_NAME_SIZE).rstrip(b"\0"):
+        target.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+    for option, forced in ((socket.SO_SNDBUF, _SO_SNDBUFFORCE), (socket.SO_RCVBUF, _SO_RCVBUFFORCE)):
+        # The kernel reports twice the size that was asked for (socket(7)).
+        target.setsockopt(socket.SOL_SOCKET, forced, source.getsockopt(socket.SOL_SOCKET, option) // 2)
+
+
+def _attach_program(member: socket.socket) -> None:
+    instructions = b"".join(_SOCK_FILTER.pack(*instruction) for instruction in _DATA_V2_TO_MEMBER_1)
+    program = ctypes.create_string_buffer(instructions, len(instructions))
+    fprog = _SOCK_FPROG.pack(len(_DATA_V2_TO_MEMBER_1), ctypes.addressof(program))
+    member.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, fprog)

@@ -1,0 +1,95 @@
+"""From the requests of DeviceService to what the engine is asked for.
+
+Knows the fields of each request and the rules that join several. Must not know the engine's state. Every
+function raises InvalidRequest with all violations at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
+
+from dataplane.api import validation
+from dataplane.api.enums import MODES
+from dataplane.api.paging import Page, read_page
+from dataplane.api.violations import Violations
+from dataplane.engine.types import DeviceChange, DeviceSpec
+from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN
+from ovpn.dataplane.v1 import common_pb2, device_pb2
+
+_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up")
+_IPV6_MTU_MIN: Final = 1280
+"""RFC 8200, section 5; Linux takes no IPv6 address on an interface with less."""
+
+
+def decode_creation(request: device_pb2.CreateDeviceRequest) -> DeviceSpec:
+    """The device to create. With a tun_token, whose descriptor tells it, interface_name is empty."""
+    found = Violations()
+    at, device = found.under("device"), request.device
+    name = validation.read_name(at, "name", device.name)
+    mode = validation.read_enum(at, "mode", device.mode, MODES, common_pb2.DeviceMode.Name)
+    addresses = validation.read_interface_addresses(at, "addresses", device.addresses)
+    if request.tun_token:
+        validation.read_token(found, "tun_token", request.tun_token)
+        _refuse_settings_of_an_adopted_tun(at, device)
+        interface_name, mtu = "", device.mtu
+    else:
+        interface_name = validation.read_interface_name(at, "interface_name", device.interface_name, name)
+        mtu = device.mtu or MTU_DEFAULT
+        if request.delete_on_handoff_close:
+            found.add("delete_on_handoff_close", "must be false without tun_token: there is no hand-off connection")
+    if mtu:
+        _check_mtu(at, mtu, addresses)
+    network_namespace = validation.read_namespace(at, "network_namespace", device.network_namespace)
+    found.raise_if_any()
+    assert mode is not None
+    return DeviceSpec(name, interface_name, mode, mtu, addresses, device.admin_up, network_namespace)
+
+
+def decode_change(request: device_pb2.UpdateDeviceRequest) -> tuple[str, DeviceChange]:
+    """Name of the device and what to change."""
+    found = Violations()
+    at, device = found.under("device"), request.device
+    name = validation.read_name(at, "name", device.name)
+    paths = validation.read_mask(found, "update_mask", request.update_mask, _UPDATE_PATHS)
+    addresses = validation.read_interface_addresses(at, "addresses", device.addresses) if "addresses" in paths else None
+    if "mtu" in paths:
+        _check_mtu(at, device.mtu, addresses or ())
+    found.raise_if_any()
+    return name, DeviceChange(
+        mtu=device.mtu if "mtu" in paths else None,
+        addresses=addresses,
+        admin_up=device.admin_up if "admin_up" in paths else None,
+    )
+
+
+def decode_name(request: device_pb2.GetDeviceRequest | device_pb2.DeleteDeviceRequest) -> str:
+    """Name of the device."""
+    found = Violations()
+    name = validation.read_name(found, "name", request.name)
+    found.raise_if_any()
+    return name
+
+
+def decode_list(request: device_pb2.ListDevicesRequest) -> Page:
+    """The page that is asked for."""
+    found = Violations()
+    page = read_page(found, request, "devices")
+    found.raise_if_any()
+    return page
+
+
+def _refuse_settings_of_an_adopted_tun(at: Violations, device: device_pb2.Device) -> None:
+    reason = "with tun_token: whoever made the interface has set it"
+    for field in ("interface_name", "addresses", "network_namespace"):
+        if getattr(device, field):
+            at.add(field, f"must be empty {reason}")
+    if device.admin_up:
+        at.add("admin_up", f"must be false {reason}")
+
+
+def _check_mtu(at: Violations, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:
+    validation.read_number(at, "mtu", mtu, MTU_MIN, MTU_MAX)
+    if MTU_MIN <= mtu < _IPV6_MTU_MIN and any(address.version == 6 for address in addresses):
+        at.add("mtu", f"must be {_IPV6_MTU_MIN} or more with an IPv6 address; is {mtu}")

@@ -1,0 +1,44 @@
+"""Which number of the contract stands for which word of the vocabulary, for both directions.
+
+Knows pairs only. Zero is "unspecified" in the contract and a value in the kernel's enums, so the numbers differ.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dataplane.engine.types import DeviceState
+from dataplane.observability.log import LogLevel
+from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
+from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
+
+MODES: Final = {
+    Mode.P2P: common_pb2.DEVICE_MODE_P2P,
+    Mode.MP: common_pb2.DEVICE_MODE_MP,
+}
+CIPHERS: Final = {
+    Cipher.AES_GCM: common_pb2.CIPHER_AES_GCM,
+    Cipher.CHACHA20_POLY1305: common_pb2.CIPHER_CHACHA20_POLY1305,
+}
+KEY_SLOTS: Final = {
+    KeySlot.PRIMARY: common_pb2.KEY_SLOT_PRIMARY,
+    KeySlot.SECONDARY: common_pb2.KEY_SLOT_SECONDARY,
+}
+DEL_REASONS: Final = {
+    DelReason.TEARDOWN: common_pb2.DEL_REASON_TEARDOWN,
+    DelReason.USERSPACE: common_pb2.DEL_REASON_USERSPACE,
+    DelReason.EXPIRED: common_pb2.DEL_REASON_EXPIRED,
+    DelReason.TRANSPORT_ERROR: common_pb2.DEL_REASON_TRANSPORT_ERROR,
+    DelReason.TRANSPORT_DISCONNECT: common_pb2.DEL_REASON_TRANSPORT_DISCONNECT,
+}
+DEVICE_STATES: Final = {
+    DeviceState.READY: device_pb2.DEVICE_STATE_READY,
+    DeviceState.RESTARTING: device_pb2.DEVICE_STATE_RESTARTING,
+    DeviceState.FAILED: device_pb2.DEVICE_STATE_FAILED,
+}
+LOG_LEVELS: Final = {
+    LogLevel.DEBUG: server_pb2.LOG_LEVEL_DEBUG,
+    LogLevel.INFO: server_pb2.LOG_LEVEL_INFO,
+    LogLevel.WARNING: server_pb2.LOG_LEVEL_WARNING,
+    LogLevel.ERROR: server_pb2.LOG_LEVEL_ERROR,
+}

@@ -1,0 +1,168 @@
+"""The data channel of one device: all its peers, both directions, and its timers.
+
+Knows how the parts work together; it is the front that a worker talks to. Must not know sockets, the TUN or the clock:
+packets and times (CLOCK_MONOTONIC, ns) come in, packets and events go out. Receiving is in receive.py, sending in
+transmit.py.
+
+Nothing raises on packet data. What is wrong with a packet becomes a drop counter, in the row of the peer once
+that is known, else in the device's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.deadlines import Deadlines
+from dataplane.datachannel.peer import Event, Floated, KeyExhausted, Peer, SockAddr
+from dataplane.datachannel.peer_table import PeerExists, PeerTable, UnknownPeer
+from dataplane.datachannel.receive import Datagram, Receiver
+from dataplane.datachannel.transmit import Transmitter
+from dataplane.vocabulary import Column, KeySlot, Mode
+
+__all__ = [
+    "DataChannel",
+    "Datagram",
+    "Event",
+    "Floated",
+    "KeyExhausted",
+    "Peer",
+    "PeerExists",
+    "SockAddr",
+    "Timers",
+    "UnknownPeer",
+]
+
+_VPN_RX_BYTES: Final = int(Column.VPN_RX_BYTES)
+_VPN_RX_PACKETS: Final = int(Column.VPN_RX_PACKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """What was due: keepalives to send, and peers that expired, which are removed already."""
+
+    keepalives: list[tuple[Peer, bytes]]
+    expired: list[Peer]
+
+
+class DataChannel:
+    """All peers of a device. device_row counts what is dropped before a peer is known."""
+
+    __slots__ = ("_deadlines", "_events", "_peers", "_receiver", "_transmitter")
+
+    def __init__(self, mode: Mode, device_row: MutableSequence[int]) -> None:
+        self._peers = PeerTable(mode)
+        self._deadlines = Deadlines()
+        self._events: list[Event] = []
+        self._receiver = Receiver(self._peers, device_row, self._events)
+        self._transmitter = Transmitter(self._peers, device_row, self._events)
+
+    # Configuration
+
+    def peer(self, peer_id: int) -> Peer:
+        """The peer with this peer_id. Raises UnknownPeer."""
+        return self._peers.get(peer_id)
+
+    def add_peer(self, peer: Peer, now_ns: int) -> None:
+        """Adds a peer and starts its keepalive.
+
+        Raises PeerExists: in MP mode if its peer_id or a VPN address of it is in use, in P2P mode if there is any peer.
+        """
+        self._peers.add(peer)
+        peer.keepalive.restart(now_ns)
+        self._arm(peer)
+
+    def remove_peer(self, peer_id: int) -> Peer:
+        """Removes a peer; its row changes no more. Raises UnknownPeer."""
+        peer = self._peers.remove(peer_id)
+        self._deadlines.disarm(peer_id)
+        return peer
+
+    def set_keepalive(self, peer_id: int, interval_s: int, timeout_s: int, now_ns: int) -> None:
+        """Sets the keepalive in seconds, 0 for none, and restarts both clocks. Raises UnknownPeer."""
+        peer = self._peers.get(peer_id)
+        peer.keepalive.interval_s = interval_s
+        peer.keepalive.timeout_s = timeout_s
+        peer.keepalive.restart(now_ns)
+        self._arm(peer)
+
+    def set_remote(self, peer_id: int, remote: SockAddr, local: bytes | None) -> None:
+        """Sets where packets to a peer go, and from which local address (None: any). Raises UnknownPeer."""
+        peer = self._peers.get(peer_id)
+        self._peers.move(peer, peer.socket_id, remote)
+        peer.local = local
+
+    def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:
+        """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
+        self._peers.set_vpn_addresses(self._peers.get(peer_id), vpn_ipv4, vpn_ipv6)
+
+    def install_key(self, peer_id: int, slot: KeySlot, key: DataKey) -> None:
+        """Puts a key into a slot, in place of the one there. Raises UnknownPeer."""
+        self._peers.get(peer_id).keys.install(slot, key)
+
+    def swap_keys(self, peer_id: int) -> None:
+        """Exchanges the slots of a peer, empty ones too. Raises UnknownPeer."""
+        self._peers.get(peer_id).keys.swap()
+
+    def delete_key(self, peer_id: int, slot: KeySlot) -> None:
+        """Empties a slot, which may be empty already. Raises UnknownPeer."""
+        self._peers.get(peer_id).keys.delete(slot)
+
+    # Packets
+
+    def open_batch(self, socket_id: int, datagrams: Sequence[Datagram], now_ns: int) -> list[tuple[Peer, bytes]]:
+        """Takes what came on a socket; the IP packets to write to the device, in order, with the peers they are from.
+
+        For each of them the caller owes delivered(), or peer.drop(RX_TUN_WRITE_FAILED).
+        """
+        return self._receiver.open_batch(socket_id, datagrams, now_ns)
+
+    def delivered(self, peer: Peer, length: int) -> None:
+        """Counts an opened packet of `length` bytes that the device took."""
+        row = peer.row
+        row[_VPN_RX_BYTES] += length
+        row[_VPN_RX_PACKETS] += 1
+
+    def seal_batch(self, packets: Sequence[bytes], now_ns: int) -> list[tuple[Peer, bytes]]:
+        """Takes IP packets of the device; the DATA_V2 packets to send, in order, each to its peer's socket and remote.
+
+        They are counted as sent: if a socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
+        """
+        return self._transmitter.seal_batch(packets, now_ns)
+
+    # Time and events
+
+    def run_timers(self, now_ns: int) -> Timers:
+        """Does what is due by now."""
+        due = Timers(keepalives=[], expired=[])
+        for peer_id in self._deadlines.pop_due(now_ns):
+            peer = self._peers.get(peer_id)
+            expire_at_ns = peer.expire_at_ns()
+            if expire_at_ns is not None and expire_at_ns <= now_ns:
+                due.expired.append(self._peers.remove(peer_id))
+                continue
+            send_at_ns = peer.send_at_ns()
+            if send_at_ns is not None and send_at_ns <= now_ns:
+                peer.keepalive.restart_sending(now_ns)
+                keepalive = self._transmitter.seal_keepalive(peer, now_ns)
+                if keepalive is not None:
+                    due.keepalives.append((peer, keepalive))
+            self._arm(peer)
+        return due
+
+    def next_deadline_ns(self) -> int | None:
+        """When to call run_timers next; may be early, is never late. None: not while no peer has a keepalive."""
+        return self._deadlines.earliest_ns()
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last call, in order."""
+        taken = self._events.copy()
+        self._events.clear()
+        return taken
+
+    def _arm(self, peer: Peer) -> None:
+        for deadline_ns in (peer.send_at_ns(), peer.expire_at_ns()):
+            if deadline_ns is not None:
+                self._deadlines.arm(peer.peer_id, deadline_ns)

@@ -1,0 +1,73 @@
+"""A peer of a device: who it is, where it is, its keys, its keepalive and its counters; and what may happen to it.
+
+Knows state only. Must not know the tables it stands in (peer_table.py) nor what is done with it; whoever changes
+socket_id, remote, local or the VPN addresses goes through DataChannel, which keeps its tables in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from dataplane.datachannel.keepalive import Keepalive
+from dataplane.datachannel.key_slots import KeySlots
+from dataplane.vocabulary import Column, DropReason
+
+SockAddr = tuple[str, int] | tuple[str, int, int, int]
+"""An address as the socket module gives it; only compared and hashed here."""
+
+_DROPS: Final = int(Column.DROPS)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Peer:
+    """A peer. Two with the same peer_id, one after the other, differ by uid.
+
+    local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
+    packed addresses inside the tunnel. row is its statistics row (vocabulary.Column).
+    """
+
+    peer_id: int
+    uid: int
+    socket_id: int
+    remote: SockAddr
+    row: MutableSequence[int] = field(repr=False)
+    local: bytes | None = None
+    vpn_ipv4: bytes | None = None
+    vpn_ipv6: bytes | None = None
+    keepalive: Keepalive = field(default_factory=Keepalive)
+    keys: KeySlots = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.keys = KeySlots(self.row)
+
+    def drop(self, reason: DropReason) -> None:
+        """Counts a dropped packet."""
+        self.row[_DROPS + reason] += 1
+
+    def send_at_ns(self) -> int | None:
+        """When its next keepalive is due; None for never."""
+        return self.keepalive.send_at_ns(self.row[Column.LAST_TX_NS])
+
+    def expire_at_ns(self) -> int | None:
+        """When it expires if nothing more comes from it; None for never."""
+        return self.keepalive.expire_at_ns(self.row[Column.LAST_RX_NS])
+
+
+@dataclass(frozen=True, slots=True)
+class Floated:
+    """An authentic and newest packet came from a new endpoint: peer.remote, peer.socket_id or both have changed."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class KeyExhausted:
+    """The primary key had no packet-id left and was removed, for both directions."""
+
+    peer: Peer
+    key_id: int
+
+
+Event = Floated | KeyExhausted

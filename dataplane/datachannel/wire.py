@@ -1,0 +1,44 @@
+"""The DATA_V2 packet: where each field stands and how long it is.
+
+Knows the layout (OpenVPN wire protocol, "P_DATA_V2"; the kernel's drivers/net/ovpn/proto.h). Must not know keys,
+peers or what is inside.
+
+    byte  0      opcode 9 << 3 | key_id (0..7)
+    bytes 1-3    peer_id, big endian
+    bytes 4-7    packet_id, big endian
+    bytes 8-23   AEAD tag
+    bytes 24-    ciphertext
+
+The additional authenticated data are bytes 0-7. The nonce (12 bytes) is packet_id || nonce_tail.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from dataplane.vocabulary import MTU_MAX
+
+OPCODE_DATA_V2: Final = 9
+KEY_ID_MAX: Final = 7
+PACKET_ID_MAX: Final = 0xFFFFFFFF
+
+HEAD: Final = struct.Struct(">II")
+"""Two words: opcode (5 bits), key_id (3), peer_id (24); packet_id (32)."""
+
+HEAD_SIZE: Final = 8
+TAG_SIZE: Final = 16
+NONCE_TAIL_SIZE: Final = 8
+OVERHEAD: Final = HEAD_SIZE + TAG_SIZE
+"""Bytes that DATA_V2 adds to a packet; no shorter datagram is a DATA_V2 packet."""
+
+DATAGRAM_MAX: Final = MTU_MAX + OVERHEAD
+"""The longest DATA_V2 packet in bytes that the largest MTU makes."""
+
+KEEPALIVE: Final = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
+"""The payload of a keepalive: OpenVPN's ping_string (src/openvpn/ping.c)."""
+
+
+def first_word(key_id: int, peer_id: int) -> int:
+    """The first word of the head: opcode DATA_V2, key_id (0..7), peer_id (0..0xFFFFFF)."""
+    return OPCODE_DATA_V2 << 27 | key_id << 24 | peer_id

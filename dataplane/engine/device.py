@@ -1,0 +1,155 @@
+"""One device: its TUN, its statistics page, its worker, and what is on it.
+
+Knows how the parts are put together, given to each new worker and taken apart. Must not know other devices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Callable
+
+from dataplane.engine.counters import drop_counters
+from dataplane.engine.keys import Keys
+from dataplane.engine.limits import Limits
+from dataplane.engine.peer_table import PeerTable
+from dataplane.engine.peers import Peers
+from dataplane.engine.resources import Resources, Tun
+from dataplane.engine.sockets import Sockets
+from dataplane.engine.supervisor import Supervisor
+from dataplane.engine.tasks import Tasks
+from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceView, WorkerRestarted
+from dataplane.engine.watch import EventLog
+from dataplane.engine.worker_link import WorkerEvent
+from dataplane.engine.worker_process import WorkerLauncher
+from dataplane.messages import Configure, DeviceClosed, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
+from dataplane.vocabulary import DelReason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all devices share."""
+
+    limits: Limits
+    launcher: WorkerLauncher
+    resources: Resources
+    events: EventLog
+    tasks: Tasks
+    command_timeout_s: float
+
+
+class Device:
+    """A device. start() it, then delete() it. on_interface_gone: called when somebody deleted the interface."""
+
+    def __init__(
+        self, spec: DeviceSpec, tun: Tun, shared: Surroundings, on_interface_gone: Callable[[Device], None]
+    ) -> None:
+        self.name = spec.name
+        self._spec = dataclasses.replace(spec, interface_name=tun.interface_name, mtu=tun.mtu)
+        self._tun = tun
+        self._resources = shared.resources
+        self._events = shared.events
+        self._on_interface_gone = on_interface_gone
+
+        rows = shared.limits.max_peers_per_device + 1
+        self._page_fd = StatisticsPage.create_memfd(rows)
+        self._page = StatisticsPage(self._page_fd, rows)
+
+        self._supervisor = Supervisor(spec.name, self, shared.launcher, shared.tasks, shared.command_timeout_s)
+        self.table = PeerTable(spec.name, self._page)
+        self.sockets = Sockets(
+            spec.name,
+            shared.limits.max_sockets_per_device,
+            shared.resources,
+            self._supervisor,
+            self.table.count_of_socket,
+        )
+        self.peers = Peers(spec, self.table, self.sockets, self._supervisor, shared.events)
+        self.keys = Keys(spec.name, self.table, self._supervisor, shared.events)
+
+    async def start(self) -> None:
+        """Starts the worker. Raises EngineError; the TUN then stays open and is the caller's again."""
+        try:
+            await self._supervisor.start()
+        except BaseException:
+            self._close_page()
+            raise
+
+    async def delete(self) -> None:
+        """Ends the worker, reports the peers and closes everything. Raises EngineError DEVICE_NOT_FOUND."""
+        async with self._supervisor.ending():
+            await self.peers.lost(DelReason.TEARDOWN)
+            self.sockets.close()
+            # The kernel takes its time to unregister an interface.
+            await asyncio.to_thread(os.close, self._tun.fd)
+            self._close_page()
+
+    def view(self) -> DeviceView:
+        """What is told of it."""
+        return DeviceView(
+            name=self._spec.name,
+            interface_name=self._spec.interface_name,
+            mode=self._spec.mode,
+            mtu=self._spec.mtu,
+            addresses=self._spec.addresses,
+            admin_up=self._spec.admin_up,
+            network_namespace=self._spec.network_namespace,
+            state=self._supervisor.state,
+            peer_count=len(self.table),
+            drops=drop_counters(self._page.snapshot(DEVICE_ROW)),
+            worker_pid=self._supervisor.worker_pid,
+        )
+
+    async def update(self, change: DeviceChange) -> DeviceView:
+        """Changes settings of the interface, which needs no worker."""
+        async with self._supervisor.exclusive(needs_worker=False):
+            await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
+            fields = {field.name: getattr(change, field.name) for field in dataclasses.fields(change)}
+            given = {name: value for name, value in fields.items() if value is not None}
+            self._spec = dataclasses.replace(self._spec, **given)
+            return self.view()
+
+    async def delete_socket(self, name: str) -> None:
+        """Removes a socket's peers, then the socket."""
+        async with self._supervisor.exclusive(needs_worker=False):
+            socket = self.sockets.get(name)
+            await self.peers.remove_of_socket(name)
+            await self.sockets.remove(socket)
+
+    async def configure_worker(self) -> None:
+        """See WorkerOwner."""
+        command = Configure(self._spec.name, self._spec.mode, self._page.rows)
+        await self._supervisor.request(command, self._tun.fd, self._page_fd)
+        await self.sockets.hand_all_over()
+
+    async def worker_lost(self) -> None:
+        """See WorkerOwner."""
+        await self.peers.lost(DelReason.TRANSPORT_ERROR)
+
+    def worker_restarted(self, pid: int) -> None:
+        """See WorkerOwner."""
+        self._events.publish(self._spec.name, lambda revision: WorkerRestarted(revision, self._spec.name, pid))
+
+    def worker_event(self, event: WorkerEvent) -> None:
+        """See WorkerOwner. Raises ValueError for what cannot be."""
+        match event:
+            case PeerExpired():
+                self.peers.expired(event)
+            case PeerFloated():
+                self.peers.floated(event)
+            case KeyExhausted():
+                self.keys.exhausted(event)
+            case DeviceClosed():
+                self._on_interface_gone(self)
+
+    def _completed(self, change: DeviceChange) -> DeviceChange:
+        # Linux forgets the IPv6 addresses of an interface that goes down.
+        if change.admin_up and not self._spec.admin_up and change.addresses is None and self._spec.addresses:
+            return dataclasses.replace(change, addresses=self._spec.addresses)
+        return change
+
+    def _close_page(self) -> None:
+        self._page.close()
+        os.close(self._page_fd)

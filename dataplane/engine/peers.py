@@ -1,0 +1,225 @@
+"""Creating, changing and removing the peers of one device, and what the worker reports of them.
+
+Knows the rules: which peer may be where, and why it goes. Must not know descriptors or keys. The table
+changes at the worker's reply, never before: a command that fails leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+import msgspec
+
+from dataplane import messages
+from dataplane.engine import errors
+from dataplane.engine.counters import peer_counters
+from dataplane.engine.peer_table import Peer, PeerTable
+from dataplane.engine.resources import BoundSocket
+from dataplane.engine.sockets import Sockets
+from dataplane.engine.supervisor import Supervisor
+from dataplane.engine.types import (
+    UNSET,
+    DeviceSpec,
+    Endpoint,
+    EngineError,
+    IPAddress,
+    PeerChange,
+    PeerCounters,
+    PeerCreated,
+    PeerDeleted,
+    PeerFloated,
+    PeerSpec,
+    PeerView,
+)
+from dataplane.engine.watch import EventLog
+from dataplane.messages import AddPeer, RemovePeer, UpdatePeer
+from dataplane.vocabulary import DelReason, Mode
+
+_EVENTS_BETWEEN_PAUSES: Final = 1000
+
+
+class Peers:
+    """The peers of a device."""
+
+    def __init__(
+        self, device: DeviceSpec, table: PeerTable, sockets: Sockets, supervisor: Supervisor, events: EventLog
+    ) -> None:
+        self._device = device.name
+        self._mode = device.mode
+        self._table = table
+        self._sockets = sockets
+        self._supervisor = supervisor
+        self._events = events
+
+    async def create(self, spec: PeerSpec) -> PeerView:
+        """Adds a peer; on a P2P device in place of the one that is there."""
+        async with self._supervisor.exclusive():
+            socket = self._sockets.get(spec.socket)
+            _check_families(spec, socket.bound)
+            if self._mode is Mode.MP:
+                self._check_new(spec)
+            else:
+                await self._remove_each(self._table, DelReason.TEARDOWN)
+            peer = self._table.draft(spec)
+            try:
+                await self._supervisor.request(_add_peer(peer, socket.socket_id))
+            except EngineError:
+                self._table.discard(peer)
+                raise
+            peer.create_time_ns = time.time_ns()
+            peer.create_revision = self._events.revision + 1  # the event's
+            self._table.add(peer)
+            view = peer.view()
+            self._events.publish(self._device, lambda revision: PeerCreated(revision, view))
+            return view
+
+    async def update(self, peer_id: int, change: PeerChange) -> PeerView:
+        """Changes a peer in place."""
+        async with self._supervisor.exclusive():
+            peer = self._table.get(peer_id)
+            wanted = _changed(peer.spec, change)
+            _check_families(wanted, self._sockets.get(wanted.socket).bound)
+            self._check_vpn_addresses(wanted)
+            await self._supervisor.request(_update_peer(peer_id, change))
+            # Not `wanted`: the peer may have floated since.
+            self._table.respecify(peer, _changed(peer.spec, change))
+            return peer.view()
+
+    async def delete(self, peer_id: int) -> PeerCounters:
+        """Removes a peer; gives its final counters."""
+        async with self._supervisor.exclusive():
+            return await self._remove(self._table.get(peer_id), DelReason.USERSPACE)
+
+    async def remove_of_socket(self, socket: str) -> None:
+        """Removes the peers of a socket that is about to be closed. To be called inside exclusive()."""
+        peers = [peer for peer in self._table if peer.spec.socket == socket]
+        await self._remove_each(peers, DelReason.TRANSPORT_DISCONNECT)
+
+    async def lost(self, reason: DelReason) -> None:
+        """Removes all peers, whose worker has ended."""
+        for count, peer in enumerate(self._table, start=1):
+            self._gone(peer, reason)
+            if count % _EVENTS_BETWEEN_PAUSES == 0:
+                await self._events.pace()
+
+    def expired(self, event: messages.PeerExpired) -> None:
+        """The worker removed a peer."""
+        peer = self._table.meant_by(event.peer_id, event.uid)
+        if peer is not None:
+            self._gone(peer, DelReason.EXPIRED)
+
+    def floated(self, event: messages.PeerFloated) -> None:
+        """The worker found a peer at a new address. Raises ValueError if that is none."""
+        peer = self._table.meant_by(event.peer_id, event.uid)
+        if peer is None:
+            return
+        remote = _endpoint(event.remote)
+        local = peer.spec.local_address
+        if local is not None and local.version != remote.address.version:
+            local = None
+        self._table.respecify(peer, dataclasses.replace(peer.spec, remote=remote, local_address=local))
+        self._events.publish(self._device, lambda revision: PeerFloated(revision, self._device, event.peer_id, remote))
+
+    def _check_new(self, spec: PeerSpec) -> None:
+        if spec.peer_id in self._table:
+            raise errors.peer_exists(self._device, spec.peer_id)
+        if len(self._table) == self._table.capacity:
+            raise errors.peer_limit(self._device, self._table.capacity)
+        self._check_vpn_addresses(spec)
+
+    def _check_vpn_addresses(self, spec: PeerSpec) -> None:
+        for address in (spec.vpn_ipv4, spec.vpn_ipv6):
+            owner = None if address is None else self._table.owner_of(address)
+            if address is not None and owner not in {None, spec.peer_id}:
+                raise errors.vpn_address_in_use(self._device, address, owner)
+
+    async def _remove_each(self, peers: Iterable[Peer], reason: DelReason) -> None:
+        for count, peer in enumerate(peers, start=1):
+            await self._remove(peer, reason)
+            if count % _EVENTS_BETWEEN_PAUSES == 0:
+                await self._events.pace()
+
+    async def _remove(self, peer: Peer, reason: DelReason) -> PeerCounters:
+        try:
+            await self._supervisor.request(RemovePeer(peer.spec.peer_id))
+        except EngineError as error:
+            # It expired before the worker read the command: gone, as was wanted.
+            if error.reason != "PEER_NOT_FOUND":
+                raise
+            if peer.final_words is not None:
+                return peer_counters(peer.final_words)
+        return self._gone(peer, reason)
+
+    def _gone(self, peer: Peer, reason: DelReason) -> PeerCounters:
+        counters = self._table.remove(peer)
+        self._events.publish(
+            self._device,
+            lambda revision: PeerDeleted(
+                revision, self._device, peer.spec.peer_id, reason, counters, peer.create_revision
+            ),
+        )
+        return counters
+
+
+def _check_families(spec: PeerSpec, bound: BoundSocket) -> None:
+    """Raises EngineError ADDRESS_FAMILY_MISMATCH if the socket cannot send to the peer from its local address."""
+    remote, local = spec.remote.address, spec.local_address
+    if local is not None and local.version != remote.version:
+        raise errors.address_family_mismatch(remote, local)
+    # A socket of IPv6 carries IPv4 too, but only if it is bound to "::" and not told otherwise.
+    is_dual_stack = bound.address.version == 6 and bound.address.is_unspecified and not bound.ipv6_only
+    if remote.version != bound.address.version and not (remote.version == 4 and is_dual_stack):
+        raise errors.address_family_mismatch(remote, bound.address)
+
+
+def _changed(spec: PeerSpec, change: PeerChange) -> PeerSpec:
+    fields = {field.name: getattr(change, field.name) for field in dataclasses.fields(change)}
+    return dataclasses.replace(spec, **{name: value for name, value in fields.items() if value is not UNSET})
+
+
+def _add_peer(peer: Peer, socket_id: int) -> AddPeer:
+    spec = peer.spec
+    return AddPeer(
+        peer_id=spec.peer_id,
+        uid=peer.uid,
+        row=peer.row,
+        socket_id=socket_id,
+        remote=_message_endpoint(spec.remote),
+        local=_packed(spec.local_address),
+        vpn_ipv4=_packed(spec.vpn_ipv4),
+        vpn_ipv6=_packed(spec.vpn_ipv6),
+        keepalive_interval_s=spec.keepalive_interval_s,
+        keepalive_timeout_s=spec.keepalive_timeout_s,
+    )
+
+
+def _update_peer(peer_id: int, change: PeerChange) -> UpdatePeer:
+    unset = msgspec.UNSET
+    return UpdatePeer(
+        peer_id=peer_id,
+        remote=unset if change.remote is UNSET else _message_endpoint(change.remote),
+        local=unset if change.local_address is UNSET else _packed(change.local_address),
+        vpn_ipv4=unset if change.vpn_ipv4 is UNSET else _packed(change.vpn_ipv4),
+        vpn_ipv6=unset if change.vpn_ipv6 is UNSET else _packed(change.vpn_ipv6),
+        keepalive_interval_s=unset if change.keepalive_interval_s is UNSET else change.keepalive_interval_s,
+        keepalive_timeout_s=unset if change.keepalive_timeout_s is UNSET else change.keepalive_timeout_s,
+    )
+
+
+def _packed(address: IPAddress | None) -> bytes | None:
+    return None if address is None else address.packed
+
+
+def _message_endpoint(endpoint: Endpoint) -> messages.Endpoint:
+    return messages.Endpoint(endpoint.address.packed, endpoint.port, endpoint.scope_id)
+
+
+def _endpoint(endpoint: messages.Endpoint) -> Endpoint:
+    address = ip_address(endpoint.address)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return Endpoint(address, endpoint.port, endpoint.scope_id)

@@ -1,0 +1,184 @@
+"""The operating system's part of devices and sockets, with its errors as the engine's.
+
+Knows dataplane.tun and dataplane.transport. Must not know devices, workers or limits. Everything here
+blocks and is called in a thread. `Resources` is the Protocol that tests put something else behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from dataplane.engine import errors
+from dataplane.engine.types import DeviceChange, DeviceSpec, IPAddress, SocketSpec
+from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, inspect_udp
+from dataplane.tun.device import NotATun, inspect_tun, open_tun
+from dataplane.tun.link import get_link, set_link
+from dataplane.tun.network_namespace import in_network_namespace
+
+_TUNGETDEVNETNS: Final = 0x54E3
+"""<linux/if_tun.h>: gives a descriptor of the network namespace that the interface is in."""
+
+_NO_SUCH_NAMESPACE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL})
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Tun:
+    """An open TUN. mtu in bytes."""
+
+    fd: int
+    interface_name: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSocket:
+    """A bound UDP socket. ipv6_only: takes no IPv4 peers although its address is IPv6."""
+
+    fd: int
+    address: IPAddress
+    port: int
+    ipv6_only: bool
+
+
+class Resources(Protocol):
+    """Makes what a device consists of. All methods raise EngineError and leave no descriptor open when they do."""
+
+    def make_tun(self, spec: DeviceSpec) -> Tun:
+        """Makes an interface and sets it up. The caller owns the descriptor.
+
+        INTERFACE_EXISTS, NETWORK_NAMESPACE_NOT_FOUND, PERMISSION_DENIED, TUN_UNAVAILABLE, LINK_SETTING_REFUSED.
+        """
+
+    def adopt_tun(self, fd: int, mtu: int) -> Tun:
+        """Inspects a descriptor, which stays the caller's, and sets the MTU of its interface (0: leaves it).
+
+        NOT_A_TUN, PERMISSION_DENIED, LINK_SETTING_REFUSED.
+        """
+
+    def change_link(self, fd: int, change: DeviceChange) -> None:
+        """Changes settings of a TUN's interface. PERMISSION_DENIED, LINK_SETTING_REFUSED."""
+
+    def bind_udp(self, spec: SocketSpec) -> BoundSocket:
+        """Makes a socket. The caller owns the descriptor.
+
+        BIND_FAILED, NETWORK_NAMESPACE_NOT_FOUND, PERMISSION_DENIED.
+        """
+
+    def adopt_udp(self, fd: int) -> BoundSocket:
+        """Inspects a descriptor, which stays the caller's. NOT_A_UDP_SOCKET, SOCKET_NOT_BOUND."""
+
+
+class LinuxResources:
+    """The real ones."""
+
+    def make_tun(self, spec: DeviceSpec) -> Tun:
+        """See Resources."""
+        try:
+            fd, name = _in_namespace(spec.network_namespace, lambda: open_tun(spec.interface_name))
+        except PermissionError as error:
+            raise errors.permission_denied("make a TUN", error) from error
+        except OSError as error:
+            if error.errno in {errno.EBUSY, errno.EEXIST}:
+                raise errors.interface_exists(spec.interface_name) from error
+            raise errors.tun_unavailable(spec.interface_name, error) from error
+        with closed_on_failure(fd):
+            self.change_link(fd, DeviceChange(spec.mtu, spec.addresses or None, spec.admin_up or None))
+            return Tun(fd, name, spec.mtu)
+
+    def adopt_tun(self, fd: int, mtu: int) -> Tun:
+        """See Resources."""
+        try:
+            name = inspect_tun(fd)
+        except NotATun as error:
+            raise errors.not_a_tun(str(error)) from error
+        if mtu:
+            self.change_link(fd, DeviceChange(mtu=mtu))
+            return Tun(fd, name, mtu)
+        with _link_errors(name), _namespace_of(fd) as namespace:
+            return Tun(fd, name, get_link(name, namespace).mtu)
+
+    def change_link(self, fd: int, change: DeviceChange) -> None:
+        """See Resources."""
+        name = inspect_tun(fd)  # asked anew, for an interface may be renamed
+        with _link_errors(name), _namespace_of(fd) as namespace:
+            set_link(name, namespace, mtu=change.mtu, admin_up=change.admin_up, addresses=change.addresses)
+
+    def bind_udp(self, spec: SocketSpec) -> BoundSocket:
+        """See Resources."""
+        try:
+            socket = _in_namespace(
+                spec.network_namespace, lambda: bind_udp(spec.address, spec.port, ipv6_only=spec.ipv6_only)
+            )
+        except OSError as error:
+            raise errors.bind_failed(spec.address, spec.port, error) from error
+        with closed_on_failure(fd := socket.detach()):
+            return self.adopt_udp(fd)
+
+    def adopt_udp(self, fd: int) -> BoundSocket:
+        """See Resources."""
+        try:
+            info = inspect_udp(fd)
+        except NotAUdpSocket as error:
+            raise errors.not_a_udp_socket(str(error)) from error
+        except SocketNotBound as error:
+            raise errors.socket_not_bound(str(error)) from error
+        return BoundSocket(fd, info.address, info.port, info.ipv6_only)
+
+
+@contextmanager
+def closed_on_failure(fd: int) -> Iterator[None]:
+    """Closes a descriptor if the block fails."""
+    try:
+        yield
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _in_namespace(path: str, function: Callable[[], Result]) -> Result:
+    """Calls a function in a namespace; only what the function itself raises comes out as OSError."""
+    try:
+        return in_network_namespace(path, function)
+    except OSError as error:
+        if not path or error.filename != path:
+            raise
+        if error.errno in _NO_SUCH_NAMESPACE:
+            raise errors.network_namespace_not_found(path) from error
+        raise errors.permission_denied(f"enter the network namespace {path}", error) from error
+
+
+@contextmanager
+def _namespace_of(tun_fd: int) -> Iterator[str]:
+    """Path of the namespace that a TUN's interface is in; empty for our own, which can be had without privileges.
+
+    The interface need not be where it was made, nor in a namespace that has a name.
+    """
+    try:
+        namespace_fd = fcntl.ioctl(tun_fd, _TUNGETDEVNETNS)
+    except PermissionError:
+        yield ""
+        return
+    try:
+        path = Path(f"/proc/self/fd/{namespace_fd}")
+        yield "" if path.samefile("/proc/self/ns/net") else str(path)
+    finally:
+        os.close(namespace_fd)
+
+
+@contextmanager
+def _link_errors(interface_name: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise errors.permission_denied(f"change the interface {interface_name}", error) from error
+    except OSError as error:
+        raise errors.link_setting_refused(interface_name, error) from error

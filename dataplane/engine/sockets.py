@@ -1,0 +1,120 @@
+"""The sockets of one device.
+
+Knows their names, their numbers towards the worker and the daemon's descriptors of them, which each new
+worker gets. Must not know what a peer is, beyond how many use a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dataplane.engine import errors
+from dataplane.engine.resources import BoundSocket, Resources, closed_on_failure
+from dataplane.engine.supervisor import Supervisor
+from dataplane.engine.types import DeviceState, SocketSpec, SocketView
+from dataplane.messages import AddSocket, RemoveSocket
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A socket. socket_id: its number towards the worker, never used again in the device's life."""
+
+    name: str
+    socket_id: int
+    bound: BoundSocket
+    adopted: bool
+
+
+class Sockets:
+    """All sockets of a device."""
+
+    def __init__(
+        self,
+        device: str,
+        limit: int,
+        resources: Resources,
+        supervisor: Supervisor,
+        count_peers: Callable[[str], int],
+    ) -> None:
+        self._device = device
+        self._limit = limit
+        self._resources = resources
+        self._supervisor = supervisor
+        self._count_peers = count_peers
+        self._by_name: dict[str, Socket] = {}
+        self._last_id = 0
+
+    def get(self, name: str) -> Socket:
+        """The socket of this name. Raises EngineError SOCKET_NOT_FOUND."""
+        socket = self._by_name.get(name)
+        if socket is None:
+            raise errors.socket_not_found(self._device, name)
+        return socket
+
+    def view(self, name: str) -> SocketView:
+        """What is told of a socket. Raises EngineError SOCKET_NOT_FOUND."""
+        socket = self.get(name)
+        return SocketView(
+            device=self._device,
+            name=name,
+            address=socket.bound.address,
+            port=socket.bound.port,
+            ipv6_only=socket.bound.ipv6_only,
+            adopted=socket.adopted,
+            peer_count=self._count_peers(name),
+        )
+
+    def views(self) -> list[SocketView]:
+        """All of them, by name."""
+        return [self.view(name) for name in sorted(self._by_name)]
+
+    async def create(self, spec: SocketSpec) -> SocketView:
+        """Makes a socket and hands it to the worker."""
+        async with self._supervisor.exclusive():
+            self._check_new(spec.name)
+            bound = await asyncio.to_thread(self._resources.bind_udp, spec)
+            with closed_on_failure(bound.fd):
+                await self._hand_over(spec.name, bound, adopted=False)
+            return self.view(spec.name)
+
+    async def adopt(self, name: str, fd: int) -> SocketView:
+        """Hands a given socket to the worker. Takes ownership of `fd` in every case."""
+        with closed_on_failure(fd):
+            async with self._supervisor.exclusive():
+                self._check_new(name)
+                bound = await asyncio.to_thread(self._resources.adopt_udp, fd)
+                await self._hand_over(name, bound, adopted=True)
+                return self.view(name)
+
+    async def remove(self, socket: Socket) -> None:
+        """Closes a socket that has no peers any more, here and in the worker. To be called inside exclusive()."""
+        if self._supervisor.state is not DeviceState.FAILED:
+            await self._supervisor.request(RemoveSocket(socket.socket_id))
+        del self._by_name[socket.name]
+        os.close(socket.bound.fd)
+
+    async def hand_all_over(self) -> None:
+        """Gives the sockets to a new worker."""
+        for socket in self._by_name.values():
+            await self._supervisor.request(AddSocket(socket.socket_id), socket.bound.fd)
+
+    def close(self) -> None:
+        """Closes the daemon's descriptors; the worker has ended."""
+        for socket in self._by_name.values():
+            os.close(socket.bound.fd)
+        self._by_name.clear()
+
+    def _check_new(self, name: str) -> None:
+        if name in self._by_name:
+            raise errors.socket_exists(self._device, name)
+        if len(self._by_name) >= self._limit:
+            raise errors.socket_limit(self._device, self._limit)
+
+    async def _hand_over(self, name: str, bound: BoundSocket, *, adopted: bool) -> None:
+        self._last_id += 1
+        socket = Socket(name, self._last_id, bound, adopted)
+        await self._supervisor.request(AddSocket(socket.socket_id), bound.fd)
+        self._by_name[name] = socket

@@ -1,0 +1,120 @@
+"""One process of the laboratory: its output in a file, its end, its CPU time.
+
+Knows /proc and signals; must not know which programs there are, nor namespaces.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from lab.waiting import wait_until
+
+TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+
+
+class ProcessEndedError(RuntimeError):
+    """A process ended while something was still expected of it; carries the end of its output."""
+
+
+class Process:
+    """A started program. stdout and stderr go to `log`; it has its own session, so a Ctrl-C of ours spares it."""
+
+    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.argv = list(argv)
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit status, a negative signal number if a signal ended it, None while it runs."""
+        return self._popen.poll()
+
+    def output(self) -> str:
+        """All it has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern: str, *, occurrence: int = 1, timeout_seconds: float = 15) -> re.Match[str]:
+        """Waits for the nth line that matches. Raises TimeoutError or, if it ended without, ProcessEndedError."""
+
+        def look() -> re.Match[str] | None:
+            ended = self.exit_code is not None  # asked first: what was written before the end is then in the file
+            matches = list(re.finditer(pattern, self.output(), re.MULTILINE))
+            if len(matches) >= occurrence:
+                return matches[occurrence - 1]
+            if ended:
+                raise ProcessEndedError(f"{self.log.name} ended with {self.exit_code}:\n{self._tail()}")
+            return None
+
+        try:
+            match = wait_until(look, f"{pattern!r} in {self.log.name}", timeout_seconds=timeout_seconds)
+        except TimeoutError as error:
+            error.add_note(self._tail())
+            raise
+        assert match is not None
+        return match
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal; to an ended process that is nothing."""
+        self._popen.send_signal(number)
+
+    def wait(self, timeout_seconds: float = 10) -> int:
+        """Waits for the end and returns the exit code. Raises TimeoutError."""
+        try:
+            return self._popen.wait(timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{self.log.name} (pid {self.pid}) has not ended:\n{self._tail()}") from error
+
+    def stop(self, timeout_seconds: float = 10) -> int:
+        """SIGTERM, and SIGKILL if that does not end it in time. Returns the exit code."""
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(timeout_seconds)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            return self.wait()
+
+    def _tail(self, lines: int = 25) -> str:
+        return "\n".join(self.output().splitlines()[-lines:])
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a live process (not of its children). Raises FileNotFoundError when it is gone."""
+    # proc(5): the second field is the name in brackets and may hold spaces; utime and stime are fields 14 and 15.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def command_line(pid: int) -> str:
+    """The command line as text, empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def parent(pid: int) -> int:
+    """The parent's pid. Raises FileNotFoundError when the process is gone."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
