@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2  # type: ignore[import-untyped] # it ships no types
 from grpc_status import rpc_status
 from ovpn.dataplane.v1 import (
     device_pb2,
@@ -49,8 +49,9 @@ class DataPlaneError(Exception):
 
     @property
     def gone(self) -> bool:
-        """Whether nobody answered. An error with a reason was sent by a daemon that is alive."""
-        return not self.reason and self.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
+        """Whether nobody answered, or nobody will. Any other error was sent by a daemon that is alive."""
+        is_final = self.reason in {"", "SHUTTING_DOWN"}
+        return is_final and self.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 
 class Watch(Protocol):

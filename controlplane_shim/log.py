@@ -15,15 +15,15 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-LEVELS = ("debug", "info", "warning", "error")
-
 PREFIX = "ovpn-shim: "
 
-_SECRETS = frozenset({"encrypt_key", "decrypt_key", "cipher_key", "nonce_tail", "encrypt_nonce_tail", "decrypt_nonce_tail"})
+_SECRETS = frozenset(
+    {"encrypt_key", "decrypt_key", "cipher_key", "nonce_tail", "encrypt_nonce_tail", "decrypt_nonce_tail"}
+)
 
 
 def open_log(level: str, path: Path | None) -> FilteringBoundLogger:
-    """A logger of this level (one of LEVELS); appends to the file, or writes to standard error. Raises OSError."""
+    """A logger of this level ("debug" to "error"); appends to the file, or writes to standard error. Raises OSError."""
     stream = sys.stderr if path is None else path.open("a", encoding="utf-8", buffering=1)
     logger: FilteringBoundLogger = structlog.wrap_logger(
         _Lines(stream),

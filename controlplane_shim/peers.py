@@ -26,23 +26,20 @@ class Socket:
 
 @dataclass(slots=True)
 class Peer:
-    """A peer. create_revision tells it from an earlier one of the same peer_id.
-
-    expires: whether OpenVPN set a keepalive timeout; None until it has said so.
-    """
+    """A peer. create_revision tells it from an earlier one of the same peer_id."""
 
     peer_id: int
     socket: Socket
     create_revision: int
-    expires: bool | None = None
 
 
 @dataclass(slots=True)
 class Device:
     """A device. name: the data plane's; stream: number of its event stream.
 
-    deleted: somebody else deleted it in the data plane. Sockets stand by inode; one without peers is there only
-    between its adoption and its first peer.
+    deleted: somebody else deleted it in the data plane. expires: whether OpenVPN has set a keepalive timeout, None
+    before it has said either. Sockets stand by inode; one without peers is there only between its adoption and its
+    first peer.
     """
 
     name: str
@@ -51,6 +48,7 @@ class Device:
     family: Family
     stream: int = 0
     deleted: bool = False
+    expires: bool | None = None
     peers: dict[int, Peer] = field(default_factory=dict)
     sockets: dict[int, Socket] = field(default_factory=dict)
 

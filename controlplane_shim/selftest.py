@@ -38,12 +38,11 @@ class NotReadyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Everything by which a session reaches the data plane. heartbeat: the stream that LIVENESS_DEVICE explains."""
+    """Everything by which a session reaches the data plane."""
 
     dataplane: DataPlane
     handoff: Handoff
     feed: EventFeed
-    heartbeat: int
 
     def close(self) -> None:
         """Closes all of it; ends the lease of the devices."""
@@ -81,29 +80,32 @@ class DaemonConnector:
 def establish(caller: Caller, connector: Connector, ring: Callable[[], None]) -> Link:
     """Runs all checks. Returns the link that they left open, or raises NotReadyError and leaves nothing open."""
     _copy_a_descriptor(caller)
-    _open_tun_device()
-    with ExitStack() as undo:
+    with ExitStack() as tried, ExitStack() as link:
+        tun = _open_tun_device()
+        tried.callback(os.close, tun)
         dataplane = connector.open_dataplane()
-        undo.callback(dataplane.close)
+        link.callback(dataplane.close)
         try:
             info = dataplane.server_info(ANSWER_SECONDS)
         except DataPlaneError as error:
             advice = "start ovpn-dataplane, or name its socket by --target"
-            raise NotReadyError("data plane answers", str(error), advice) from error
+            raise NotReadyError("the data plane answers", str(error), advice) from error
         try:
             handoff = connector.open_handoff(info.handoff_path)
-        except OSError as error:
-            advice = "ovpn-shim and ovpn-dataplane must be on one machine; see --handoff"
-            raise NotReadyError("hand-off socket accepts", str(error), advice) from error
-        undo.callback(handoff.close)
+            link.callback(handoff.close)
+            # Tells whether we may; the token is left to expire.
+            handoff.hand_over(tun)
+        except (OSError, DataPlaneError) as error:
+            advice = "ovpn-shim must be on the machine of ovpn-dataplane, and root or its user; see --handoff"
+            raise NotReadyError("the data plane takes descriptors", str(error), advice) from error
         feed = EventFeed(dataplane, info.instance_id, ring)
-        undo.callback(feed.close)
+        link.callback(feed.close)
         try:
-            heartbeat = feed.follow(LIVENESS_DEVICE, ANSWER_SECONDS).stream
+            feed.follow(LIVENESS_DEVICE, ANSWER_SECONDS)
         except DataPlaneError as error:
-            raise NotReadyError("data plane reports events", str(error), "see the log of ovpn-dataplane") from error
-        undo.pop_all()
-    return Link(dataplane, handoff, feed, heartbeat)
+            raise NotReadyError("the data plane reports events", str(error), "see the log of ovpn-dataplane") from error
+        link.pop_all()
+    return Link(dataplane, handoff, feed)
 
 
 def _copy_a_descriptor(caller: Caller) -> None:
@@ -111,13 +113,13 @@ def _copy_a_descriptor(caller: Caller) -> None:
         numbers = [int(entry.name) for entry in Path(f"/proc/{caller.pid}/fd").iterdir()]
         os.close(caller.fetch_fd(min(numbers)))
     except (OSError, ValueError) as error:
-        advice = "ovpn-shim needs CAP_SYS_PTRACE, or the same uid as OpenVPN"
+        advice = "ovpn-shim needs CAP_SYS_PTRACE, or the uid of OpenVPN"
         raise NotReadyError("OpenVPN's descriptors can be copied", str(error), advice) from error
 
 
-def _open_tun_device() -> None:
+def _open_tun_device() -> int:
     try:
-        os.close(os.open(TUN_PATH, os.O_RDWR | os.O_CLOEXEC))
+        return os.open(TUN_PATH, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        advice = "load the tun module and let the container have the device"
+        advice = "load the tun module, and let the container have the device"
         raise NotReadyError(f"{TUN_PATH} opens", str(error), advice) from error

@@ -9,6 +9,7 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +21,7 @@ MAX_SOCKET_PATH_BYTES: Final = 107
 """sun_path of sockaddr_un has 108 bytes, of which one ends it (unix(7))."""
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +46,83 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Con
     flags = vars(parser.parse_args(arguments))
 
     def setting(name: str, default: str, parse: Callable[[str], T]) -> T:
-        flag, variable = f"--{name}", f"OVPN_DATAPLANE_{name.upper().replace('-', '_')}"
-        given = flags[name.replace("-", "_")]
-        # An empty variable counts as none, as unset ones do in unit files and manifests.
-        source, value = (flag, given) if given is not None else (variable, environment.get(variable) or default)
+        flag, variable = f"--{name}", _variable(name)
+        source, value = f"{flag} (default {default})", default
+        # An empty variable counts as none, as unset ones are written in unit files and manifests.
+        if environment.get(variable):
+            source, value = variable, environment[variable]
+        if (given := flags[name.replace("-", "_")]) is not None:
+            source, value = flag, given
         try:
             return parse(value)
         except ValueError as error:
             parser.error(f"{source}: {error}")
 
     run_dir = setting("run-dir", DEFAULT_RUN_DIR, _directory)
-    return Config(
+    config = Config(
         run_dir=run_dir,
         control_path=setting("listen", f"unix:{run_dir}/control.sock", _listen_path),
         handoff_path=setting("handoff", f"{run_dir}/handoff.sock", _socket_path),
-        log_level=setting("log-level", LogLevel.INFO.value, _choice(LogLevel)),
-        log_format=setting("log-format", LogFormat.AUTO.value, _choice(LogFormat)),
+        log_level=setting("log-level", LogLevel.INFO.value, lambda value: _choice(LogLevel, value)),
+        log_format=setting("log-format", LogFormat.AUTO.value, lambda value: _choice(LogFormat, value)),
     )
+    if config.control_path == config.handoff_path:
+        parser.error(f"--handoff: must differ from --listen; both are {config.handoff_path}")
+    return config
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ovpn-dataplane",
+        description="OpenVPN data plane, controlled by gRPC. A flag wins over its environment variable.",
+        allow_abbrev=False,
+    )
+
+    def add(name: str, metavar: str, text: str) -> None:
+        parser.add_argument(f"--{name}", metavar=metavar, help=f"{text} [{_variable(name)}]")
+
+    add("run-dir", "DIR", f"directory of the sockets, made if missing (default {DEFAULT_RUN_DIR})")
+    add("listen", "unix:PATH", "where gRPC is served (default unix:RUN_DIR/control.sock)")
+    add("handoff", "PATH", "socket that takes descriptors (default RUN_DIR/handoff.sock)")
+    add("log-level", "LEVEL", "debug, info, warning or error (default info)")
+    add("log-format", "FORMAT", "json, console, or auto: console on a terminal (default auto)")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {program_version()}")
+    return parser
+
+
+def _variable(name: str) -> str:
+    return f"OVPN_DATAPLANE_{name.upper().replace('-', '_')}"
+
+
+def _directory(value: str) -> Path:
+    if not value:
+        raise ValueError("must be a path; is empty")
+    return Path(value).absolute()
+
+
+def _listen_path(value: str) -> Path:
+    scheme, _, path = value.partition(":")
+    if path.startswith("//") and not path.startswith("///"):
+        scheme = ""  # what follows would be a host
+    if scheme != "unix" or not path:
+        raise ValueError(f"must be unix:PATH or unix:///PATH, for TCP is not served; is {value!r}")
+    return _socket_path(path.removeprefix("//"))
+
+
+def _socket_path(value: str) -> Path:
+    path = _directory(value)
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH_BYTES:
+        raise ValueError(
+            f"must be a path of 1..{MAX_SOCKET_PATH_BYTES} bytes, the limit of Unix sockets; "
+            f"is {length} bytes long: choose a shorter one or a shorter --run-dir"
+        )
+    return path
+
+
+def _choice(choices: type[E], value: str) -> E:
+    try:
+        return choices(value)
+    except ValueError:
+        names = ", ".join(str(choice.value) for choice in choices)
+        raise ValueError(f"must be one of {names}; is {value!r}") from None

@@ -24,7 +24,6 @@ class DataPlane:
     """A running daemon. Its sockets are in `run_directory`."""
 
     def __init__(self, lab: Lab, label: str = "daemon") -> None:
-        self._lab = lab
         self.run_directory = lab.sockets / label
         self.target = f"unix://{self.run_directory}/control.sock"
         argv = [str(PROGRAMS / "ovpn-dataplane"), "--run-dir", str(self.run_directory), "--log-level", "debug"]
@@ -32,9 +31,8 @@ class DataPlane:
         self.channel = grpc.insecure_channel(self.target)
         wait_until(self._is_ready, "the daemon's answer", timeout_seconds=20)
 
-    def front(self, label: str) -> list[str]:
-        """The words that put the shim before OpenVPN; the shim's own log goes to `<label>.log`."""
-        log = self._lab.directory / f"{label}.log"
+    def front(self, log: Path) -> list[str]:
+        """The words that put the shim, served by this daemon, before a command line of OpenVPN."""
         return shim(self.target, log)
 
     def devices(self) -> list[device_pb2.Device]:
@@ -66,5 +64,6 @@ class DataPlane:
 
 
 def shim(target: str, log: Path) -> list[str]:
-    """The words that put the shim before a command line of OpenVPN."""
-    return [str(PROGRAMS / "ovpn-shim"), "run", "--target", target, "--log-file", str(log), "--"]
+    """The words that put the shim before a command line of OpenVPN. The shim's own log goes to `log`."""
+    program = [str(PROGRAMS / "ovpn-shim"), "run", "--target", target]
+    return [*program, "--log-level", "debug", "--log-file", str(log), "--"]

@@ -13,16 +13,19 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from lab.interrupts import uninterrupted
 from lab.netns import Link, Namespace
 from lab.processes import Process, command_line, is_running
 from lab.waiting import wait_until
+
+MARK: Final = "OVPN_LAB"
+"""Environment variable with the lab's name in every process started here, and so in their children too."""
 
 
 class Lab:
@@ -32,8 +35,8 @@ class Lab:
         self.directory = directory
         self.strays: list[str] = []
         """Command lines of processes that were still there after those that started them had been stopped."""
-        self._name = f"ovpn-{secrets.token_hex(3)}"
-        self.sockets = Path(tempfile.gettempdir(), self._name)
+        self.name = f"ovpn-{secrets.token_hex(3)}"
+        self.sockets = Path(tempfile.gettempdir(), self.name)
         """A directory with a path short enough for Unix sockets (107 bytes)."""
         self._namespaces: list[Namespace] = []
         self._links: list[Link] = []
@@ -51,7 +54,7 @@ class Lab:
 
     def namespace(self, label: str) -> Namespace:
         """A new namespace."""
-        namespace = Namespace(f"{self._name}-{label}")
+        namespace = Namespace(f"{self.name}-{label}")
         with uninterrupted():
             self._namespaces.append(namespace)
             namespace.create()
@@ -64,12 +67,11 @@ class Lab:
         link.create()
         return link
 
-    def start(
-        self, namespace: Namespace, argv: list[str], label: str, env: Mapping[str, str] | None = None
-    ) -> Process:
+    def start(self, namespace: Namespace, argv: list[str], label: str, env: Mapping[str, str] | None = None) -> Process:
         """Starts a program in a namespace; its output goes to `<label>.log`."""
         with uninterrupted():
-            process = Process(namespace.command(argv), self.directory / f"{label}.log", env)
+            marked = {**(env or {}), MARK: self.name}
+            process = Process(namespace.command(argv), self.directory / f"{label}.log", marked)
             self._processes.append(process)
         return process
 
@@ -107,3 +109,7 @@ class Lab:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 wait_until(lambda pid=pid: not is_running(pid), f"end of {pid}")  # type: ignore[misc]
+
+
+OpenLab = Callable[[], AbstractContextManager[Lab]]
+"""Opens a lab for the length of a `with` block."""

@@ -27,17 +27,41 @@ class Pings:
         return self.sent - self.received
 
 
-def ping(
+def ping(  # noqa: PLR0913 - ping(8)'s own options
     lab: Lab, namespace: Namespace, address: str, *, count: int = 10, interval_seconds: float = 0.02, size: int = 56
 ) -> Pings:
     """Sends `count` echo requests with `size` bytes of payload each; an answer may take a second."""
-    argv = ["ping", "-n", "-q", "-c", str(count), "-i", str(interval_seconds), "-W", "1", "-s", str(size), address]
+    argv = _ping_command(address, count, interval_seconds, size)
     try:
         text = lab.run(namespace, argv, timeout_seconds=count * interval_seconds + 30)
     except subprocess.CalledProcessError as error:
         if error.returncode != 1:  # 1: no answers, which is a result
             raise
         text = error.stdout
+    return _parse_ping(text)
+
+
+class Pinging:
+    """A ping(8) that runs beside whatever else is done."""
+
+    def __init__(  # noqa: PLR0913 - as ping(), and the name of its log
+        self, lab: Lab, namespace: Namespace, address: str, *, count: int, interval_seconds: float, label: str = "ping"
+    ) -> None:
+        self._seconds = count * interval_seconds
+        self._process = lab.start(namespace, _ping_command(address, count, interval_seconds, 56), label)
+
+    def result(self) -> Pings:
+        """Waits for the end."""
+        self._process.wait(self._seconds + 30)
+        return _parse_ping(self._process.output())
+
+
+def _ping_command(address: str, count: int, interval_seconds: float, size: int) -> list[str]:
+    numbers = ["-c", str(count), "-i", str(interval_seconds), "-W", "1", "-s", str(size)]
+    return ["ping", "-n", "-q", *numbers, address]
+
+
+def _parse_ping(text: str) -> Pings:
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
     times = re.search(r"= [\d.]+/([\d.]+)/", text)
     if counts is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab.dataplane import DataPlane
 from lab.lab import Lab
 from lab.netns import Link
-from lab.openvpn import OpenVpn, Server, Settings, start_client, start_server
+from lab.openvpn import SERVER_VPN_IPV4, OpenVpn, Server, Settings, start_client, start_server
 from lab.pki import Authority
 from lab.traffic import wait_reachable
 
@@ -16,17 +16,19 @@ from lab.traffic import wait_reachable
 class Plan:
     """What to build. `data_plane` serves the ends that are `offloaded`; the others run stock OpenVPN."""
 
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     data_plane: DataPlane | None = None
-    offloaded: frozenset[str] = frozenset()
+    offloaded: tuple[str, ...] = ()
     """Any of "server" and "client"."""
     clients: int = 1
     server_extra: tuple[str, ...] = ()
     client_extra: tuple[str, ...] = ()
 
-    def front(self, role: str, label: str) -> list[str] | None:
+    def front(self, lab: Lab, role: str, label: str) -> list[str] | None:
         """The program in front of OpenVPN in this role, None for stock OpenVPN."""
-        return self.data_plane.front(f"shim-{label}") if self.data_plane and role in self.offloaded else None
+        if self.data_plane is None or role not in self.offloaded:
+            return None
+        return self.data_plane.front(lab.directory / f"{label}-shim.log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Tunnel:
     """A connected server and its clients; client n is on link n."""
 
     lab: Lab
+    plan: Plan
     server: Server
     clients: list[OpenVpn]
     links: list[Link]
@@ -45,18 +48,21 @@ class Tunnel:
         return client
 
 
-def build(lab: Lab, authority: Authority, plan: Plan, *, label: str = "") -> Tunnel:
-    """Starts all ends and waits until each client's side of the tunnel is up and the server answers in it."""
+def build(lab: Lab, authority: Authority, plan: Plan, label: str = "") -> Tunnel:
+    """Starts all ends and waits until each client's side is up and the server answers it inside the tunnel.
+
+    `label` keeps this tunnel's names apart from those of another one in the same lab.
+    """
     server_label = f"{label}server"
-    server_namespace = lab.namespace(server_label)
     client_labels = [f"{label}client{number}" for number in range(plan.clients)]
+    server_namespace = lab.namespace(server_label)
     links = [lab.link(server_namespace, lab.namespace(name)) for name in client_labels]
     server = start_server(
         lab,
         server_namespace,
         authority.server(server_label),
         plan.settings,
-        front=plan.front("server", server_label),
+        front=plan.front(lab, "server", server_label),
         extra=plan.server_extra,
         label=server_label,
     )
@@ -68,7 +74,7 @@ def build(lab: Lab, authority: Authority, plan: Plan, *, label: str = "") -> Tun
             authority.client(name),
             plan.settings,
             link.ipv6(1) if plan.settings.outer_ipv6 else link.ipv4(1),
-            front=plan.front("client", name),
+            front=plan.front(lab, "client", name),
             extra=plan.client_extra,
             label=name,
         )
@@ -76,5 +82,5 @@ def build(lab: Lab, authority: Authority, plan: Plan, *, label: str = "") -> Tun
     ]
     for client in clients:
         client.wait_initialized()
-        wait_reachable(lab, client.namespace, server.vpn_addresses()[0])
-    return Tunnel(lab, server, clients, links)
+        wait_reachable(lab, client.namespace, SERVER_VPN_IPV4)
+    return Tunnel(lab, plan, server, clients, links)

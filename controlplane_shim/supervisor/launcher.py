@@ -68,7 +68,7 @@ def install_filter(injected: range) -> int:
 def execute(command: Sequence[str]) -> int:
     """Becomes the program; returns, with a shell's exit code, only if that fails."""
     try:
-        os.execvpe(command[0], command, processes.original_environment())
+        os.execvpe(command[0], list(command), processes.original_environment())  # noqa: S606 - no shell is wanted
     except OSError as error:
         missing = error.errno == errno.ENOENT
         reason = "command not found" if missing and "/" not in command[0] else error.strerror

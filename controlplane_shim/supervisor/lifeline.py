@@ -40,7 +40,7 @@ class Backgrounded:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the front is to end. code: exit code; signal: the front dies of it too, 0 for none; text: a line for the user."""
+    """How the front is to end. code: exit code; signal: to die of, 0 for none; text: a line for the user."""
 
     code: int
     signal: int = 0

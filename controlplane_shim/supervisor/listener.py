@@ -97,7 +97,7 @@ class Listener:
 
     def _control(self, request: int, buffer: bytearray) -> None:
         try:
-            fcntl.ioctl(self._fd, request, buffer, True)  # noqa: FBT003 - the kernel writes into it
+            fcntl.ioctl(self._fd, request, buffer, True)  # the kernel writes into it
         except OSError as error:
             if error.errno == errno.ENOENT:
                 raise NotificationGone from error

@@ -39,9 +39,7 @@ class Server(Protocol):
 class Loop:
     """Runs until the program has ended, and after serve() answers it meanwhile."""
 
-    def __init__(
-        self, program: Program, lifeline: Lifeline, signals: SignalReader, log: FilteringBoundLogger
-    ) -> None:
+    def __init__(self, program: Program, lifeline: Lifeline, signals: SignalReader, log: FilteringBoundLogger) -> None:
         self._program = program
         self._lifeline = lifeline
         self._signals = signals
@@ -111,7 +109,7 @@ class Loop:
                 self._lifeline.send(Backgrounded(event.pid, event.pidfd))
                 processes.detach_from_terminal()
             else:
-                self._log.info("program ended", code=event.code, signal=event.signal)
+                self._log.debug("program ended", code=event.code, signal=event.signal)
                 self._ended = Ended(event.code, event.signal)
                 if self._fatal:
                     self._ended = Ended(EXIT_DATA_PLANE_GONE, text=self._fatal)
@@ -119,7 +117,7 @@ class Loop:
     def _forward(self, notices: Notices) -> None:
         try:
             reason = notices.forward()
-        except Exception:
+        except Exception:  # noqa: BLE001 - a fault of the session must not leave the program unserved
             self._log.exception("notices could not be taken")
             self._forget(notices.fileno())
             reason = "internal error of ovpn-shim"

@@ -43,8 +43,9 @@ def find_executable(name: str) -> FileIdentity | None:
 
 def children_of(pid: int) -> list[Process]:
     """The children of a process, zombies included, oldest first."""
-    found = [process for entry in os.listdir("/proc") if entry.isdecimal() and (process := _read(int(entry)))]
-    return sorted((process for process in found if process.parent == pid), key=lambda child: (child.started, child.pid))
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    children = [process for number in numbers if (process := _read(number)) and process.parent == pid]
+    return sorted(children, key=lambda child: (child.started, child.pid))
 
 
 def original_environment() -> dict[bytes, bytes]:
@@ -68,7 +69,7 @@ def detach_from_terminal() -> None:
 
 
 def _identity(path: str) -> FileIdentity:
-    status = os.stat(path)
+    status = Path(path).stat()
     return status.st_dev, status.st_ino
 
 

@@ -62,7 +62,7 @@ class Program:
 
     @classmethod
     def launch(cls, command: Sequence[str], mask: frozenset[int]) -> Self:
-        """Starts the launcher, which stops short of executing the command until go(). mask: the program's signal mask."""
+        """Starts the launcher, which executes the command at go(). mask: the signals that the program finds blocked."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             theirs.set_inheritable(True)

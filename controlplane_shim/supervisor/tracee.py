@@ -29,7 +29,9 @@ class Tracee:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -43,7 +45,7 @@ class Tracee:
         return self._pid
 
     def fetch_fd(self, fd: int) -> int:
-        """A copy of the caller's descriptor; close it. Raises OSError (EBADF if it has none, EPERM without ptrace rights)."""
+        """A copy of its descriptor; close it. Raises OSError (EBADF if it has none, EPERM without ptrace rights)."""
         if self._pidfd is None:  # kept: it names the same process even when the thread id is used again
             self._pidfd = os.pidfd_open(self.pid)
         return libc.pidfd_getfd(self._pidfd, fd)
@@ -51,7 +53,7 @@ class Tracee:
     def has_fd(self, fd: int) -> bool:
         """Whether the number is in use. Raises OSError (EACCES without ptrace rights)."""
         try:
-            os.readlink(f"/proc/{self._tid}/fd/{fd}")
+            Path(f"/proc/{self._tid}/fd/{fd}").readlink()
         except FileNotFoundError:
             return False
         return True
@@ -65,7 +67,7 @@ class Tracee:
         return processes.network_namespace(self._tid)
 
     def read(self, address: int, length: int) -> bytes:
-        """Exactly length bytes of its memory. Raises OSError (EFAULT where it cannot be read, EMSGSIZE above MAX_READ)."""
+        """Exactly length bytes of its memory. Raises OSError (EFAULT if it cannot be read, EMSGSIZE above MAX_READ)."""
         if length > MAX_READ:
             raise OSError(errno.EMSGSIZE, "longer than anything that is served")
         if not length:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
+from ovpn.dataplane.v1 import common_pb2, device_pb2
+
 from dataplane.api import validation
 from dataplane.api.enums import MODES
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
 from dataplane.engine.types import DeviceChange, DeviceSpec
 from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN
-from ovpn.dataplane.v1 import common_pb2, device_pb2
 
 _UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up")
 _IPV6_MTU_MIN: Final = 1280

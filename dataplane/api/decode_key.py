@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from ovpn.dataplane.v1 import common_pb2, key_pb2
+
 from dataplane.api import validation
 from dataplane.api.enums import CIPHERS, KEY_SLOTS
 from dataplane.api.violations import Violations
 from dataplane.engine.types import KeySpec
 from dataplane.vocabulary import Cipher, KeySlot
-from ovpn.dataplane.v1 import common_pb2, key_pb2
 
 _MAX_KEY_ID: Final = 7
 _NONCE_TAIL_BYTES: Final = 8

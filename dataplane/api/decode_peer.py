@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from ovpn.dataplane.v1 import key_pb2, peer_pb2
+
 from dataplane.api import validation
 from dataplane.api.decode_socket import MAX_PORT
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
 from dataplane.engine.types import UNSET, Endpoint, IPAddress, PeerChange, PeerSpec
 from dataplane.vocabulary import Mode
-from ovpn.dataplane.v1 import key_pb2, peer_pb2
 
 _UPDATE_PATHS: Final = (
     "remote",
@@ -125,9 +126,7 @@ def _read_remote(at: Violations, peer: peer_pb2.Peer) -> Endpoint | None:
     endpoint, at_remote = peer.remote, at.under("remote")
     address = validation.read_transport_address(at_remote, "address", endpoint.address)
     port = validation.read_number(at_remote, "port", endpoint.port, 1, MAX_PORT)
-    scope_id = validation.read_number(
-        at_remote, "scope_id", endpoint.scope_id, 0, validation.MAX_INTERFACE_INDEX
-    )
+    scope_id = validation.read_number(at_remote, "scope_id", endpoint.scope_id, 0, validation.MAX_INTERFACE_INDEX)
     if address is None:
         return None
     if scope_id and not (address.version == 6 and address.is_link_local):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from ovpn.dataplane.v1 import socket_pb2
+
 from dataplane.api import validation
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
 from dataplane.engine.types import SocketSpec
-from ovpn.dataplane.v1 import socket_pb2
 
 MAX_PORT: Final = 65535
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 
+from ovpn.dataplane.v1 import device_pb2, device_pb2_grpc
+
 from dataplane.api import decode_device
 from dataplane.api.allow_missing import missing_is_error
 from dataplane.api.encode import encode_device
@@ -16,7 +18,6 @@ from dataplane.api.handoff_vault import HandoffVault
 from dataplane.api.leases import Leases
 from dataplane.engine.engine import Engine
 from dataplane.engine.types import DeviceSpec, DeviceView
-from ovpn.dataplane.v1 import device_pb2, device_pb2_grpc
 
 
 class DeviceService(device_pb2_grpc.DeviceServiceServicer):

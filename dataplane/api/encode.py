@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, socket_pb2
+
 from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_SLOTS, MODES
 from dataplane.engine.types import (
     DeviceCreated,
@@ -24,9 +28,6 @@ from dataplane.engine.types import (
     SocketView,
     WorkerRestarted,
 )
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, socket_pb2
 
 
 def encode_device(view: DeviceView) -> device_pb2.Device:

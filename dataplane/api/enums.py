@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
+
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
 from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
-from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
 
 MODES: Final = {
     Mode.P2P: common_pb2.DEVICE_MODE_P2P,

@@ -20,8 +20,12 @@ MAX_TOKENS_PER_CONNECTION: Final = 64
 _TOKEN_BYTES: Final = 16
 
 
-class TokenLimit(Exception):  # noqa: N818 - a leaf names the fact
-    """Too many tokens are outstanding, of this connection or of all."""
+class HandoffRefused(Exception):  # noqa: N818 - a leaf names the fact
+    """A descriptor is not taken; `reason` is one word, the text is for people."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,12 @@ class HandoffVault:
         return connection in self._open_connections
 
     def deposit(self, connection: int, fd: int, now: float) -> str:
-        """Keeps a descriptor; returns its token, 32 hexadecimal digits. Raises TokenLimit, and closes it then."""
+        """Takes a descriptor; gives its token of 32 hexadecimal digits. Raises HandoffRefused, and takes nothing."""
         self.expire(now)
-        if len(self._deposits) >= MAX_TOKENS or self._tokens_of[connection] >= MAX_TOKENS_PER_CONNECTION:
-            os.close(fd)
-            raise TokenLimit
+        if self._tokens_of[connection] >= MAX_TOKENS_PER_CONNECTION:
+            raise HandoffRefused("TOKEN_LIMIT", f"{MAX_TOKENS_PER_CONNECTION} tokens of this connection are unused")
+        if len(self._deposits) >= MAX_TOKENS:
+            raise HandoffRefused("TOKEN_LIMIT", f"{MAX_TOKENS} tokens are unused; each expires after 60 s")
         token = secrets.token_hex(_TOKEN_BYTES)
         self._deposits[token] = _Deposit(fd, connection, now + LIFETIME_SECONDS)
         self._tokens_of[connection] += 1
@@ -108,6 +113,5 @@ class HandoffVault:
     def _remove(self, token: str) -> _Deposit:
         deposit = self._deposits.pop(token)
         self._tokens_of[deposit.connection] -= 1
-        if not self._tokens_of[deposit.connection]:
-            del self._tokens_of[deposit.connection]
+        self._tokens_of += Counter()  # forgets connections without tokens
         return deposit

@@ -10,15 +10,12 @@ import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError, Message
-from google.rpc.code_pb2 import Code
-from google.rpc.status_pb2 import Status
-from grpc_status import rpc_status
 
 from dataplane.api.status import status_of_defect, status_of_malformed_message, status_of_refusal
 from dataplane.api.violations import InvalidRequest
@@ -28,8 +25,8 @@ OUR_METHODS: Final = "/ovpn.dataplane.v1."
 SECRET_METHODS: Final = frozenset({"/ovpn.dataplane.v1.KeyService/InstallKey"})
 """Methods whose request holds key bytes, which the text of an exception there might quote."""
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -68,8 +65,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 reply: Message = await handler.unary_unary(handler.request_deserializer(raw), context)
             except Exception as error:  # noqa: BLE001 - the root of a call
                 status = self._status_of(method, error)
-                code = Code.Name(status.code)
-                await context.abort_with_status(rpc_status.to_status(status))
+                code = status.code.name
+                await context.abort_with_status(status)
             code = "OK"
             return reply
         finally:
@@ -89,14 +86,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         return
                     except Exception as error:  # noqa: BLE001 - the root of a call
                         status = self._status_of(method, error)
-                        code = Code.Name(status.code)
-                        await context.abort_with_status(rpc_status.to_status(status))
+                        code = status.code.name
+                        await context.abort_with_status(status)
                     # Outside of the inner try: that the client went away is no failure of the call.
                     await context.write(reply)
             finally:
                 self._log_outcome(method, code, started)
 
-    def _status_of(self, method: str, error: Exception) -> Status:
+    def _status_of(self, method: str, error: Exception) -> grpc.Status:
         if isinstance(error, EngineError | InvalidRequest):
             return status_of_refusal(error)
         if isinstance(error, DecodeError):

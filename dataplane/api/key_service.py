@@ -7,10 +7,11 @@ must not keep, show or log a request: it holds key bytes.
 
 from __future__ import annotations
 
+from ovpn.dataplane.v1 import key_pb2, key_pb2_grpc
+
 from dataplane.api import decode_key, decode_peer
 from dataplane.api.encode import encode_key
 from dataplane.engine.engine import Engine
-from ovpn.dataplane.v1 import key_pb2, key_pb2_grpc
 
 
 class KeyService(key_pb2_grpc.KeyServiceServicer):

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
+from ovpn.dataplane.v1 import peer_pb2, peer_pb2_grpc
+
 from dataplane.api import decode_peer
 from dataplane.api.allow_missing import missing_is_error
 from dataplane.api.encode import encode_counters, encode_peer
@@ -18,7 +20,6 @@ from dataplane.api.validation import is_name, is_peer_id
 from dataplane.engine.engine import Engine
 from dataplane.engine.types import PeerSpec
 from dataplane.vocabulary import Mode
-from ovpn.dataplane.v1 import peer_pb2, peer_pb2_grpc
 
 _STREAM_BATCH: Final = 256
 """Peers read from the engine at once: some ms of work, between which other calls run."""
@@ -44,8 +45,8 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
         """Lists the peers of a device with their counters, by peer_id."""
         device, page = decode_peer.decode_list(request)
         # One more than the page holds tells whether there is a next one.
-        views = self._engine.list_peers(device, after=int(page.after or -1), limit=page.size + 1)
-        views, next_page_token = page.first(views, lambda view: str(view.spec.peer_id))
+        following = self._engine.list_peers(device, after=int(page.after or -1), limit=page.size + 1)
+        views, next_page_token = page.first(following, lambda view: str(view.spec.peer_id))
         return peer_pb2.ListPeersResponse(peers=map(encode_peer, views), next_page_token=next_page_token)
 
     async def StreamPeers(

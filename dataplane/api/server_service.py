@@ -7,16 +7,57 @@ Knows the daemon's facts, which are passed in. Must not know devices.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from ovpn.dataplane.v1 import server_pb2, server_pb2_grpc
 
 from dataplane.api.enums import LOG_LEVELS
 from dataplane.api.validation import read_enum
 from dataplane.api.violations import Violations
-from dataplane.config import VERSION
 from dataplane.engine.engine import Engine
-from dataplane.observability.log import LogLevel
-from google.protobuf.timestamp_pb2 import Timestamp
-from ovpn.dataplane.v1 import server_pb2, server_pb2_grpc
+from dataplane.observability.log import set_log_level
 
 CIPHERS: Final = ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305")
-"""The ciphers of vocabulary.Cipher, a name a key length, as OpenVPN calls them."""
+"""The ciphers of vocabulary.Cipher, one name a key length, as OpenVPN calls them."""
+
+
+class ServerService(server_pb2_grpc.ServerServiceServicer):
+    """See proto/ovpn/dataplane/v1/server.proto. The daemon counts as started when this is made."""
+
+    def __init__(self, engine: Engine, version: str, handoff_path: Path) -> None:
+        self._engine = engine
+        self._version = version
+        self._handoff_path = handoff_path
+        self._start_time = Timestamp()
+        self._start_time.FromNanoseconds(time.time_ns())
+
+    async def GetServerInfo(
+        self, _request: server_pb2.GetServerInfoRequest, _context: object
+    ) -> server_pb2.GetServerInfoResponse:
+        """Returns versions, limits and the instance_id."""
+        limits = self._engine.limits
+        return server_pb2.GetServerInfoResponse(
+            instance_id=self._engine.instance_id,
+            version=self._version,
+            start_time=self._start_time,
+            datapath=server_pb2.DATAPATH_KIND_PYTHON,
+            handoff_path=str(self._handoff_path),
+            limits=server_pb2.Limits(
+                max_devices=limits.max_devices,
+                max_sockets_per_device=limits.max_sockets_per_device,
+                max_peers_per_device=limits.max_peers_per_device,
+            ),
+            ciphers=CIPHERS,
+        )
+
+    async def SetLogLevel(
+        self, request: server_pb2.SetLogLevelRequest, _context: object
+    ) -> server_pb2.SetLogLevelResponse:
+        """Changes the log level until the daemon ends."""
+        found = Violations()
+        level = read_enum(found, "level", request.level, LOG_LEVELS, server_pb2.LogLevel.Name)
+        found.raise_if_any()
+        assert level is not None
+        return server_pb2.SetLogLevelResponse(previous_level=LOG_LEVELS[set_log_level(level)])

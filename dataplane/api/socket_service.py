@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 
+from ovpn.dataplane.v1 import socket_pb2, socket_pb2_grpc
+
 from dataplane.api import decode_socket
 from dataplane.api.allow_missing import missing_is_error
 from dataplane.api.encode import encode_socket
 from dataplane.api.handoff_vault import HandoffVault
 from dataplane.engine.engine import Engine
-from ovpn.dataplane.v1 import socket_pb2, socket_pb2_grpc
 
 
 class SocketService(socket_pb2_grpc.SocketServiceServicer):

@@ -25,7 +25,7 @@ _LONGEST_PACKET: Final = 65535
 
 
 class NotATun(Exception):  # noqa: N818 - the leaf names the fact
-    """The descriptor is no TUN, or its packets do not have the layout of IFF_TUN | IFF_NO_PI."""
+    """The descriptor is no TUN, or its packets have a virtio header in front."""
 
 
 class DeviceGone(Exception):  # noqa: N818 - the leaf names the fact
@@ -61,7 +61,8 @@ def open_tun(name: str) -> tuple[int, str]:
 def inspect_tun(fd: int) -> str:
     """Returns the interface name behind a descriptor that somebody handed over.
 
-    Raises NotATun unless it is an attached TUN with IFF_NO_PI and without IFF_VNET_HDR.
+    Raises NotATun unless it is an attached TUN without IFF_VNET_HDR. It cannot see IFF_NO_PI, whose bit TUNGETIFF
+    also sets to say that no filter is attached (IFF_NOFILTER): see link.Link.packet_info.
     """
     try:
         name, flags = _unpack(fcntl.ioctl(fd, TUNGETIFF, bytes(_IFREQ.size)))
@@ -69,8 +70,6 @@ def inspect_tun(fd: int) -> str:
         raise NotATun(f"not a descriptor of a TUN interface: {error.strerror}") from error
     if not flags & IFF_TUN:
         raise NotATun(f"{name} is a TAP, not a TUN")
-    if not flags & IFF_NO_PI:
-        raise NotATun(f"{name} was opened without IFF_NO_PI")
     if flags & IFF_VNET_HDR:
         raise NotATun(f"{name} was opened with IFF_VNET_HDR")
     return name

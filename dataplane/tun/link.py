@@ -27,12 +27,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface as it is. mtu in bytes; addresses without IPv6 link-local ones."""
+    """An interface as it is. mtu in bytes; addresses without IPv6 link-local ones.
+
+    packet_info: it is a TUN opened without IFF_NO_PI, so that four bytes precede each packet.
+    """
 
     index: int
     mtu: int
     admin_up: bool
     addresses: frozenset[IPInterface]
+    packet_info: bool
 
 
 def get_link(name: str, network_namespace: str = "") -> Link:
@@ -86,7 +90,8 @@ def _read(rtnetlink: IPRoute, name: str) -> Link:
             index=index,
             mtu=int(message.get_attr("IFLA_MTU")),
             admin_up=bool(message["flags"] & IFF_UP),
-            addresses=frozenset(a for a in _addresses(rtnetlink, index) if not a.is_link_local or a.version == 4),
+            addresses=frozenset(a for a in _addresses(rtnetlink, index) if not _is_made_by_kernel(a)),
+            packet_info=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_TUN_PI")),
         )
     raise OSError(errno.ENODEV, f"no interface {name}")
 
@@ -101,9 +106,13 @@ def _interface(message: Any) -> IPInterface:
     return ip_interface(f"{address}/{message['prefixlen']}")
 
 
+def _is_made_by_kernel(address: IPInterface) -> bool:
+    return address.version == 6 and address.is_link_local
+
+
 def _set_addresses(rtnetlink: IPRoute, index: int, wanted: frozenset[IPInterface]) -> None:
     for address in _addresses(rtnetlink, index) - wanted:
-        if address.version == 4 or not address.is_link_local:
+        if not _is_made_by_kernel(address):
             rtnetlink.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
     # Read again: with an IPv4 address Linux also removes its secondary addresses, which may be wanted.
     for address in wanted - _addresses(rtnetlink, index):

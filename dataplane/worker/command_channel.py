@@ -58,12 +58,15 @@ class CommandChannel:
             if not message:
                 raise DaemonGone
             try:
-                if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                    raise ValueError("the message or its descriptors did not fit")
-                return self._decode(message), descriptors
+                return self._request(message, flags), descriptors
             except ValueError as error:  # msgspec's errors are ValueErrors; they name fields, never values
                 close_all(descriptors)
                 self.send(Reply(self._request_id(message), "INTERNAL", f"no request: {error}"))
+
+    def _request(self, message: bytes, flags: int) -> Request:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ValueError("the message or its descriptors did not fit")
+        return self._decode(message)
 
     def _request_id(self, message: bytes) -> int:
         try:

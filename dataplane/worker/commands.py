@@ -1,15 +1,16 @@
 """What each command of the daemon does.
 
 Knows the messages and whose business each is: the data channel's, or the packet path's. Must not know how messages
-come and go. A command that fails changes nothing and ends nothing: its Reply says why.
+come and go. A command that fails changes nothing and ends nothing; its Reply says why. The API has checked all values,
+so a wrong one is a fault of the daemon; those that would hurt only later, on the packet path, are refused here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from select import epoll
-from typing import Final
+from typing import Final, cast
 
 from msgspec import UNSET
 
@@ -22,6 +23,7 @@ from dataplane.messages import (
     Command,
     Configure,
     DeleteKey,
+    Endpoint,
     InstallKey,
     RemovePeer,
     RemoveSocket,
@@ -32,12 +34,14 @@ from dataplane.messages import (
     UpdatePeer,
 )
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
-from dataplane.transport.sockaddr import AddressFamilyMismatch
+from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
 from dataplane.tun.device import TunDevice
 from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, KeySlot, Mode
 from dataplane.worker.packet_path import PacketPath
+
+KEEPALIVE_MAX_S: Final = 86400
 
 
 class Refused(Exception):  # noqa: N818 - the leaf names the fact
@@ -48,22 +52,160 @@ class Refused(Exception):  # noqa: N818 - the leaf names the fact
         self.reason = reason
 
 
-_REASONS: Final[dict[type[Exception], str]] = {
-    UnknownPeer: "PEER_NOT_FOUND",
-    PeerExists: "PEER_EXISTS",
-    AddressFamilyMismatch: "ADDRESS_FAMILY_MISMATCH",
-    NotAUdpSocket: "NOT_A_UDP_SOCKET",
-    SocketNotBound: "SOCKET_NOT_BOUND",
-}
-
-_DESCRIPTORS: Final[dict[type, int]] = {Configure: 2, AddSocket: 1}
-
-
 class Commands:
     """Does commands. path: None before Configure; stopped: after Stop."""
 
     def __init__(self, poller: epoll) -> None:
         self._poller = poller
-        self._page: StatisticsPage | None = None
+        self._device: _DeviceCommands | None = None
         self.path: PacketPath | None = None
         self.stopped = False
+
+    def answer(self, request: Request, descriptors: Sequence[int]) -> Reply:
+        """Does a command. Its descriptors stay the caller's; what is needed of them is duplicated."""
+        try:
+            self._do(request.command, descriptors)
+        except Refused as refused:
+            return Reply(request.request_id, refused.reason, str(refused))
+        except UnknownPeer as error:
+            return Reply(request.request_id, "PEER_NOT_FOUND", str(error))
+        except PeerExists as error:
+            return Reply(request.request_id, "PEER_EXISTS", str(error))
+        except AddressFamilyMismatch as error:
+            return Reply(request.request_id, "ADDRESS_FAMILY_MISMATCH", str(error))
+        except (ValueError, OSError, NotAUdpSocket, SocketNotBound) as error:
+            return Reply(request.request_id, "INTERNAL", str(error))
+        return Reply(request.request_id)
+
+    def _do(self, command: Command, descriptors: Sequence[int]) -> None:
+        expected = {Configure: 2, AddSocket: 1}.get(type(command), 0)
+        if len(descriptors) != expected:
+            raise ValueError(f"{type(command).__name__} with {len(descriptors)} descriptors instead of {expected}")
+        if isinstance(command, Stop):
+            self.stopped = True
+        elif isinstance(command, Configure):
+            self._configure(command, *descriptors)
+        elif self._device is None:
+            raise ValueError(f"{type(command).__name__} before Configure")
+        else:
+            self._device.do(command, descriptors)
+
+    def _configure(self, command: Configure, tun_fd: int, page_fd: int) -> None:
+        if self._device is not None:
+            raise ValueError("Configure a second time")
+        page = StatisticsPage(page_fd, command.rows)
+        channel = DataChannel(Mode(command.mode), _row(page, DEVICE_ROW))
+        self.path = PacketPath(channel, TunDevice(tun_fd), self._poller)
+        self._device = _DeviceCommands(self.path, page)
+
+
+class _DeviceCommands:
+    def __init__(self, path: PacketPath, page: StatisticsPage) -> None:
+        self._path = path
+        self._channel = path.channel
+        self._page = page
+
+    def do(self, command: Command, descriptors: Sequence[int]) -> None:
+        match command:
+            case AddSocket():
+                self._add_socket(command.socket_id, descriptors[0])
+            case RemoveSocket():
+                self._path.remove_transport(self._transport(command.socket_id).socket_id)
+            case AddPeer():
+                self._add_peer(command)
+            case UpdatePeer():
+                self._update_peer(command)
+            case RemovePeer():
+                self._channel.remove_peer(command.peer_id)
+            case InstallKey():
+                self._channel.install_key(command.peer_id, KeySlot(command.slot), _data_key(command))
+            case SwapKeys():
+                self._channel.swap_keys(command.peer_id)
+            case DeleteKey():
+                self._channel.delete_key(command.peer_id, KeySlot(command.slot))
+
+    def _transport(self, socket_id: int) -> UdpTransport:
+        transport = self._path.transport(socket_id)
+        if transport is None:
+            raise Refused("SOCKET_NOT_FOUND", f"no socket {socket_id}")
+        return transport
+
+    def _add_socket(self, socket_id: int, fd: int) -> None:
+        if self._path.transport(socket_id) is not None:
+            raise Refused("SOCKET_EXISTS", f"socket {socket_id} is there already")
+        self._path.add_transport(UdpTransport(socket_id, fd))
+
+    def _add_peer(self, command: AddPeer) -> None:
+        transport = self._transport(command.socket_id)
+        peer = Peer(
+            peer_id=_in_range("peer_id", command.peer_id, 0, PEER_ID_UNDEF - 1),
+            uid=command.uid,
+            socket_id=command.socket_id,
+            remote=_sockaddr(transport, command.remote),
+            row=_row(self._page, _in_range("row", command.row, DEVICE_ROW + 1, self._page.rows - 1)),
+            local=_local_address(transport, command.local),
+            vpn_ipv4=_vpn_address(command.vpn_ipv4, 4),
+            vpn_ipv6=_vpn_address(command.vpn_ipv6, 16),
+            keepalive=Keepalive(_seconds(command.keepalive_interval_s), _seconds(command.keepalive_timeout_s)),
+        )
+        self._channel.add_peer(peer, time.monotonic_ns())
+
+    def _update_peer(self, command: UpdatePeer) -> None:
+        peer = self._channel.peer(command.peer_id)
+        remote, local = peer.remote, peer.local
+        if command.remote is not UNSET:
+            remote = _sockaddr(self._transport(peer.socket_id), command.remote)
+        if command.local is not UNSET:
+            local = _local_address(self._transport(peer.socket_id), command.local)
+        vpn_ipv4 = peer.vpn_ipv4 if command.vpn_ipv4 is UNSET else _vpn_address(command.vpn_ipv4, 4)
+        vpn_ipv6 = peer.vpn_ipv6 if command.vpn_ipv6 is UNSET else _vpn_address(command.vpn_ipv6, 16)
+        interval_s, timeout_s = command.keepalive_interval_s, command.keepalive_timeout_s
+        new_interval_s = peer.keepalive.interval_s if interval_s is UNSET else _seconds(interval_s)
+        new_timeout_s = peer.keepalive.timeout_s if timeout_s is UNSET else _seconds(timeout_s)
+
+        # Nothing after this can fail, so that an update is done whole or not at all.
+        try:
+            self._channel.set_vpn_addresses(peer.peer_id, vpn_ipv4, vpn_ipv6)
+        except PeerExists as error:
+            raise Refused("VPN_ADDRESS_IN_USE", str(error)) from error
+        self._channel.set_remote(peer.peer_id, remote, local)
+        if interval_s is not UNSET or timeout_s is not UNSET:
+            self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
+
+
+def _row(page: StatisticsPage, index: int) -> MutableSequence[int]:
+    # A memoryview is a mutable sequence of fixed length; typeshed knows no such thing.
+    return cast("MutableSequence[int]", page.row(index))
+
+
+def _data_key(command: InstallKey) -> DataKey:
+    return DataKey(
+        command.key_id,
+        Cipher(command.cipher),
+        encrypt_dir=KeyDirection(command.encrypt_key, command.encrypt_nonce_tail),
+        decrypt_dir=KeyDirection(command.decrypt_key, command.decrypt_nonce_tail),
+    )
+
+
+def _sockaddr(transport: UdpTransport, remote: Endpoint) -> SockAddr:
+    return transport.sockaddr(remote.address, remote.port, remote.scope_id)
+
+
+def _local_address(transport: UdpTransport, local: bytes | None) -> bytes | None:
+    return None if local is None else transport.local_address(local)
+
+
+def _vpn_address(address: bytes | None, length: int) -> bytes | None:
+    if address is not None and len(address) != length:
+        raise ValueError(f"a VPN address of {len(address)} bytes instead of {length}")
+    return address
+
+
+def _seconds(value: int) -> int:
+    return _in_range("keepalive", value, 0, KEEPALIVE_MAX_S)
+
+
+def _in_range(name: str, value: int, lowest: int, highest: int) -> int:
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} {value} is not in {lowest}..{highest}")
+    return value

@@ -31,7 +31,7 @@ class ParentGone(Exception):  # noqa: N818 - the leaf names the fact
 def close_stray_descriptors(keep: int) -> None:
     """Closes every descriptor but 0, 1, 2 and `keep`."""
     os.closerange(3, keep)
-    os.closerange(keep + 1, _MAX_FD)
+    os.closerange(max(3, keep + 1), _MAX_FD)
 
 
 def give_up_privileges() -> None:
@@ -40,22 +40,30 @@ def give_up_privileges() -> None:
     The process also becomes non-dumpable: a core dump, or another process of the same user that attaches to it,
     would show keys. That makes its /proc files root's, of which the worker needs none.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _libc()
     _drop_bounding_set(libc)
     _check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
-    # capset(2): header of version and pid (0: this thread, the only one), then two sets of effective, permitted, inheritable.
-    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
-    _check(libc.capset(header, (ctypes.c_uint32 * 6)()))
+    # capset(2) takes version and thread (0: this one, there is no other), and twice effective, permitted, inheritable.
+    version_and_thread = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+    _check(libc.capset(version_and_thread, (ctypes.c_uint32 * 6)()))
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def die_with(daemon_pid: int) -> None:
-    """Has the kernel kill this process when the thread that started it ends. Raises ParentGone if it has ended already."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    _check(libc.prctl(PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+    """Has the kernel kill this process when the thread that started it ends.
+
+    Raises ParentGone if the daemon is not the parent (any more): then that thread may have ended before.
+    """
+    _check(_libc().prctl(PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
     if os.getppid() != daemon_pid:
         raise ParentGone(f"process {daemon_pid}, which made the command channel, is not the parent")
+
+
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    return libc
 
 
 def _drop_bounding_set(libc: ctypes.CDLL) -> None:

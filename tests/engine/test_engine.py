@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from ipaddress import ip_interface
 
 import pytest
 
 from dataplane.engine import errors
 from dataplane.engine.engine import Engine
 from dataplane.engine.types import (
+    DeviceChange,
     DeviceCreated,
     DeviceDeleted,
     DeviceState,
     EngineError,
     ErrorKind,
+    PeerChange,
+    PeerCreated,
     PeerDeleted,
 )
-from dataplane.messages import AddPeer, Configure, DeviceClosed
+from dataplane.messages import AddPeer, Command, Configure, DeviceClosed, Reply, Stop
 from dataplane.vocabulary import DelReason, KeySlot, Mode
 from tests.engine.conftest import (
     LIMITS,
@@ -26,6 +31,7 @@ from tests.engine.conftest import (
     FakeResources,
     device_spec,
     fill_row,
+    key_spec,
     make_device,
     make_ready,
     next_event,
@@ -144,7 +150,7 @@ async def test_delete_reports_the_peers_then_the_device(engine: Engine, launcher
     assert engine.list_devices() == []
 
 
-async def test_final_counters_are_read_after_the_worker_stopped(engine: Engine, launcher: FakeLauncher) -> None:
+async def test_final_counters_are_read_after_the_worker_ended(engine: Engine, launcher: FakeLauncher) -> None:
     await make_ready(engine)
     await engine.create_peer(peer_spec(1))
     worker = launcher.worker
@@ -153,12 +159,9 @@ async def test_final_counters_are_read_after_the_worker_stopped(engine: Engine, 
         fill_row(worker, 1, 5000)
         worker.end(0)
 
-    def stop_late(_: object) -> str:
+    def stop_late(_: Command) -> str:
         asyncio.get_running_loop().call_soon(count_then_end)
         return ""
-
-    worker.reactions[type(worker.commands[0]).__mro__[0]] = lambda _: ""
-    from dataplane.messages import Stop
 
     worker.reactions[Stop] = stop_late
     async with engine.watch() as watch:
@@ -167,3 +170,217 @@ async def test_final_counters_are_read_after_the_worker_stopped(engine: Engine, 
     assert isinstance(event, PeerDeleted)
     assert event.final_counters is not None
     assert event.final_counters.vpn_rx_bytes == 5000
+
+
+async def test_delete_stops_the_worker(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    await engine.delete_device("d")
+    assert (launcher.worker.commands[-1], launcher.worker.returncode) == (Stop(), 0)
+
+
+async def test_a_worker_that_refuses_to_stop_is_killed(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    launcher.worker.reactions[Stop] = lambda _: "BUSY"
+    await engine.delete_device("d")
+    assert launcher.worker.returncode == -9
+
+
+async def test_of_two_deletions_at_once_the_second_finds_nothing(engine: Engine) -> None:
+    await make_device(engine)
+    outcomes = await asyncio.gather(engine.delete_device("d"), engine.delete_device("d"), return_exceptions=True)
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], EngineError)
+    assert outcomes[1].reason == "DEVICE_NOT_FOUND"
+
+
+async def test_a_name_is_free_again_after_deletion(engine: Engine) -> None:
+    await make_device(engine)
+    await engine.delete_device("d")
+    await make_device(engine)
+    assert len(engine.list_devices()) == 1
+
+
+async def test_an_interface_deleted_by_somebody_deletes_the_device(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    await engine.create_peer(peer_spec(1))
+    async with engine.watch() as watch:
+        launcher.worker.say(DeviceClosed(errno=77))
+        gone, deleted = await next_events(watch, 2)
+    assert isinstance(gone, PeerDeleted)
+    assert gone.reason is DelReason.TEARDOWN
+    assert isinstance(deleted, DeviceDeleted)
+    assert engine.list_devices() == []
+
+
+async def test_update_changes_what_is_given(engine: Engine, resources: FakeResources) -> None:
+    await make_device(engine)
+    address = ip_interface("10.8.0.1/24")
+    view = await engine.update_device("d", DeviceChange(mtu=1300, addresses=(address,)))
+    assert (view.mtu, view.addresses, view.admin_up) == (1300, (address,), False)
+    assert resources.changes == [DeviceChange(mtu=1300, addresses=(address,))]
+    assert engine.get_device("d") == view
+
+
+async def test_a_refused_update_changes_nothing(engine: Engine, resources: FakeResources) -> None:
+    before = await make_device(engine)
+    resources.refusal = errors.permission_denied("change it", OSError(1, "no"))
+    with pytest.raises(EngineError) as caught:
+        await engine.update_device("d", DeviceChange(mtu=1300))
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.PERMISSION_DENIED, "PERMISSION_DENIED")
+    assert engine.get_device("d") == before
+
+
+async def test_addresses_are_given_again_when_the_interface_comes_up(engine: Engine, resources: FakeResources) -> None:
+    address = ip_interface("fd00::1/64")
+    await engine.create_device(replace(device_spec(), addresses=(address,)))
+    await engine.update_device("d", DeviceChange(admin_up=True))
+    assert resources.changes == [DeviceChange(admin_up=True, addresses=(address,))]
+
+
+async def test_every_call_names_a_missing_device(engine: Engine) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: engine.get_device("x"),
+        lambda: engine.update_device("x", DeviceChange(mtu=1300)),
+        lambda: engine.delete_device("x"),
+        lambda: engine.create_socket(socket_spec(device="x")),
+        lambda: engine.get_socket("x", "s"),
+        lambda: engine.list_sockets("x"),
+        lambda: engine.delete_socket("x", "s"),
+        lambda: engine.create_peer(peer_spec(1, device="x")),
+        lambda: engine.get_peer("x", 1),
+        lambda: engine.list_peers("x"),
+        lambda: engine.update_peer("x", 1, PeerChange()),
+        lambda: engine.delete_peer("x", 1),
+        lambda: engine.install_key(replace(key_spec(1), device="x")),
+        lambda: engine.get_key("x", 1, KeySlot.PRIMARY),
+        lambda: engine.swap_keys("x", 1),
+        lambda: engine.delete_key("x", 1, KeySlot.PRIMARY),
+    ]
+
+    async def make(call: Callable[[], object]) -> None:
+        answer = call()
+        if isinstance(answer, Coroutine):
+            await answer
+
+    for call in calls:
+        with pytest.raises(EngineError) as caught:
+            await make(call)
+        assert (caught.value.kind, caught.value.reason) == (ErrorKind.NOT_FOUND, "DEVICE_NOT_FOUND")
+        assert caught.value.metadata == {"device": "x"}
+
+
+async def test_a_socket_given_to_a_missing_device_is_closed(engine: Engine) -> None:
+    fd = os.open("/dev/null", os.O_RDWR)
+    with pytest.raises(EngineError):
+        await engine.adopt_socket("x", "s", fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+async def test_a_change_runs_to_its_end_when_its_caller_goes_away(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    asked = asyncio.Event()
+
+    def ask(_: Command) -> None:
+        asked.set()
+
+    launcher.worker.reactions[AddPeer] = ask
+    async with engine.watch() as watch:
+        call = asyncio.create_task(engine.create_peer(peer_spec(1)))
+        await asked.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        launcher.worker.say(Reply(request_id=len(launcher.worker.commands)))
+        event = await next_event(watch)
+    assert isinstance(event, PeerCreated)
+    assert engine.get_peer("d", 1) == event.peer
+
+
+async def test_revisions_count_the_events_without_a_gap(engine: Engine) -> None:
+    async with engine.watch() as watch:
+        await make_ready(engine)
+        await asyncio.gather(*(engine.create_peer(peer_spec(peer_id)) for peer_id in range(4)))
+        await engine.delete_peer("d", 2)
+        await engine.delete_device("d")
+        events = await next_events(watch, engine.revision)
+    assert [event.revision for event in events] == list(range(1, 11))
+    assert isinstance(events[0], DeviceCreated)
+    created = [event for event in events if isinstance(event, PeerCreated)]
+    assert [event.peer.create_revision for event in created] == [event.revision for event in created]
+
+
+async def test_each_engine_has_an_id_of_its_own(engine: Engine) -> None:
+    assert Engine().instance_id != engine.instance_id
+
+
+async def test_close_deletes_devices_then_ends_watches(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    await engine.create_peer(peer_spec(1))
+    await make_device(engine, "e")
+    async with engine.watch() as watch:
+        await engine.close()
+        events = [event async for event in watch]
+    assert [type(event) for event in events].count(DeviceDeleted) == 2
+    (gone,) = [event for event in events if isinstance(event, PeerDeleted)]
+    assert gone.reason is DelReason.TEARDOWN
+    assert [worker.returncode for worker in launcher.workers] == [0, 0]
+
+
+async def test_close_deletes_a_device_that_is_being_made(engine: Engine, launcher: FakeLauncher) -> None:
+    is_being_made = asyncio.Event()
+    launcher.prepare = lambda _: is_being_made.set()
+    making = asyncio.create_task(make_device(engine))
+    await is_being_made.wait()
+    await engine.close()
+    await making
+    assert engine.list_devices() == []
+    assert launcher.worker.returncode == 0
+
+
+async def test_nothing_is_created_after_close(engine: Engine) -> None:
+    await engine.close()
+    with pytest.raises(EngineError) as caught:
+        await make_device(engine)
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.UNAVAILABLE, "SHUTTING_DOWN")
+
+
+async def test_many_changes_at_once_leave_engine_and_worker_agreed(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    rounds = [
+        call
+        for peer_id in range(5)
+        for _ in range(10)
+        for call in (engine.create_peer(peer_spec(peer_id)), engine.delete_peer("d", peer_id))
+    ]
+    outcomes = await asyncio.gather(*rounds, return_exceptions=True)
+    refused = {outcome.reason for outcome in outcomes if isinstance(outcome, EngineError)}
+    assert not [
+        outcome for outcome in outcomes if isinstance(outcome, Exception) and not isinstance(outcome, EngineError)
+    ]
+    assert refused <= {"PEER_EXISTS", "PEER_NOT_FOUND"}
+    assert [view.spec.peer_id for view in engine.list_peers("d")] == sorted(launcher.worker.peers)
+
+
+async def test_a_device_deleted_amid_changes_leaves_nothing(engine: Engine) -> None:
+    await make_ready(engine)
+    outcomes = await asyncio.gather(
+        *(engine.create_peer(peer_spec(peer_id)) for peer_id in range(3)),
+        engine.delete_device("d"),
+        *(engine.create_peer(peer_spec(peer_id)) for peer_id in range(3, 5)),
+        return_exceptions=True,
+    )
+    assert [
+        outcome for outcome in outcomes if isinstance(outcome, Exception) and not isinstance(outcome, EngineError)
+    ] == []
+    assert engine.list_devices() == []
+
+
+async def test_a_hundred_lives_of_a_device_leave_no_descriptor(engine: Engine) -> None:
+    before = open_fds()
+    for _ in range(100):
+        await make_ready(engine)
+        await engine.create_peer(peer_spec(1))
+        await engine.adopt_socket("d", "t", os.open("/dev/null", os.O_RDWR))
+        await engine.delete_device("d")
+    assert open_fds() == before

@@ -1,0 +1,93 @@
+"""Makes what the data plane adopts: the TUN interface of a device, the twin of a UDP socket.
+
+Knows in which order to make, hand over and name them, and how to undo that. Keeps no state. Must not know which
+peers there are.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import string
+from errno import EBUSY, EPERM
+from pathlib import Path
+from typing import Final
+
+from controlplane_shim.dataplane_client import DEADLINE_SECONDS, DataPlaneError
+from controlplane_shim.operations import Family, NewLink
+from controlplane_shim.peers import Device, Socket
+from controlplane_shim.selftest import Link
+from controlplane_shim.translate import rpc
+from controlplane_shim.tun import delete_interface, open_tun
+from controlplane_shim.udp_split import split
+
+_NAME_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "._-")
+
+
+class InterfaceRefusedError(Exception):
+    """Linux does not give the TUN interface. errno: for OpenVPN."""
+
+    def __init__(self, errno: int, text: str) -> None:
+        super().__init__(text)
+        self.errno = errno
+
+
+def make_device(link: Link, operation: NewLink, family: Family) -> Device:
+    """Makes a TUN interface in the shim's network namespace and a device of it; its event stream is followed.
+
+    Raises InterfaceRefusedError or DataPlaneError; then there is neither interface nor device.
+    """
+    try:
+        tun = open_tun(operation.name)
+    except OSError as error:
+        # Any errno but EPERM makes `--dev tun` try the next of 256 names. Worth it only if the name is the trouble.
+        errno = EBUSY if error.errno == EBUSY else EPERM
+        raise InterfaceRefusedError(errno, f"no TUN interface {operation.name}: {error.strerror}") from error
+    try:
+        ifindex = socket.if_nametoindex(operation.name)
+        name = _device_name(operation.name, ifindex)
+        try:
+            _create_device(link, operation, name, tun)
+            stream = link.feed.follow(name, DEADLINE_SECONDS).stream
+        except DataPlaneError:
+            # The data plane may still hold the descriptor; without the interface it deletes what it made of it.
+            delete_interface(ifindex)
+            raise
+    finally:
+        os.close(tun)
+    return Device(name, ifindex, operation.multipeer, family, stream)
+
+
+def adopt_socket(link: Link, device: str, openvpn: socket.socket) -> Socket:
+    """Splits the port of OpenVPN's UDP socket and gives the second socket to a device.
+
+    Raises UnsuitableSocketError or DataPlaneError.
+    """
+    adopted = Socket(inode(openvpn), openvpn.getsockname()[1])
+    with split(openvpn) as twin:
+        token = link.handoff.hand_over(twin.fileno())
+        link.dataplane.adopt_socket(device, adopted.name, token)
+    return adopted
+
+
+def inode(openvpn: socket.socket) -> int:
+    """What tells OpenVPN's sockets apart, whatever descriptors they have."""
+    return os.fstat(openvpn.fileno()).st_ino
+
+
+def _create_device(link: Link, operation: NewLink, name: str, tun: int) -> None:
+    try:
+        link.dataplane.create_device(rpc.create_device(operation, name, link.handoff.hand_over(tun)))
+    except DataPlaneError as error:
+        if error.reason != "DEVICE_EXISTS":
+            raise
+        # It is an earlier one of this interface name, whose interface is gone: the data plane is about to notice.
+        link.dataplane.delete_device(name)
+        link.dataplane.create_device(rpc.create_device(operation, name, link.handoff.hand_over(tun)))
+
+
+def _device_name(interface: str, ifindex: int) -> str:
+    """Unique among the sessions of a machine, for their network namespaces have different inode numbers."""
+    network_namespace = Path("/proc/thread-self/ns/net").stat().st_ino
+    legal = interface[0].isalnum() and _NAME_CHARACTERS.issuperset(interface)
+    return f"{interface if legal else f'ifindex-{ifindex}'}.{network_namespace}"

@@ -1,0 +1,78 @@
+"""The daemon: puts engine, hand-off socket and gRPC server together, and ends them in order.
+
+Knows the parts and their order. Must not know what they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+
+from dataplane.api.handoff_server import HandoffServer
+from dataplane.api.handoff_vault import HandoffVault
+from dataplane.api.leases import Leases
+from dataplane.api.server import ApiServer
+from dataplane.api.socket_path import SocketPathError, run_directory
+from dataplane.config import Config, program_version
+from dataplane.engine.engine import Engine
+from dataplane.observability.log import set_up_log
+
+GRACE_SECONDS: Final = 2.0
+"""How long calls may go on after SIGTERM or SIGINT; a second signal ends them at once."""
+
+
+def run(config: Config) -> int:
+    """Serves until a signal; returns the exit code: 0, or 1 if it could not start."""
+    set_up_log(config.log_level, config.log_format, sys.stderr)
+    try:
+        asyncio.run(serve(config))
+    except SocketPathError as error:
+        structlog.get_logger().error("cannot_start", error=str(error))
+        return 1
+    return 0
+
+
+async def serve(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT. Raises SocketPathError; whatever happens, nothing made is left behind."""
+    log = structlog.get_logger()
+    end, hurry = _stop_events()
+    async with AsyncExitStack() as parts:
+        parts.enter_context(run_directory(config.run_dir))
+        engine = Engine()
+        parts.push_async_callback(engine.close)
+        vault = HandoffVault()
+        leases = Leases(engine, vault)
+        parts.push_async_callback(leases.join)
+        handoff = HandoffServer(config.handoff_path, vault, leases.connection_closed)
+        parts.callback(handoff.close)
+        api = ApiServer(engine, vault, leases, program_version(), config.handoff_path)
+        await api.start(config.control_path)
+        parts.push_async_callback(api.stop, GRACE_SECONDS, hurry)
+        log.info(
+            "ready",
+            version=program_version(),
+            listen=f"unix:{config.control_path}",
+            handoff=str(config.handoff_path),
+            datapath="python",
+            instance_id=engine.instance_id,
+        )
+        await end.wait()
+        log.info("stopping")
+    log.info("stopped")
+
+
+def _stop_events() -> tuple[asyncio.Event, asyncio.Event]:
+    """Events that the first and the second signal set."""
+    end, hurry = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (hurry if end.is_set() else end).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    return end, hurry

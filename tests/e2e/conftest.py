@@ -1,0 +1,72 @@
+"""Fixtures of the end-to-end tests: an authority, laboratories and a daemon; and the proof that nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.dataplane import DataPlane
+from lab.interrupts import raise_on_ending_signals
+from lab.lab import MARK, Lab, OpenLab
+from lab.netns import ip
+from lab.pki import Authority
+
+
+@pytest.fixture(scope="session")
+def used_labs() -> Iterator[list[str]]:
+    """Names of the labs of this session. At its end nothing that they made may be on the machine any more."""
+    raise_on_ending_signals()
+    names: list[str] = []
+    links_before = ip("-brief", "link").splitlines()
+    yield names
+    namespaces = ip("netns", "list")
+    assert [name for name in names if name in namespaces] == []
+    assert [name for name in names for pid in _marked(name) if pid] == []
+    new_links = {line.split()[0] for line in set(ip("-brief", "link").splitlines()) - set(links_before)}
+    assert {name for name in new_links if name.startswith(("tun", "to-"))} == set()
+
+
+def _marked(lab_name: str) -> list[str]:
+    mark = f"{MARK}={lab_name}".encode()
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (directory / "environ").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if mark in environment.split(b"\0"):
+            found.append(directory.name)
+    return found
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def open_lab(tmp_path_factory: pytest.TempPathFactory, used_labs: list[str]) -> OpenLab:
+    """Opens a lab in which every process must have ended once those that were started by it have been stopped."""
+
+    @contextmanager
+    def opened() -> Iterator[Lab]:
+        with Lab(tmp_path_factory.mktemp("lab")) as lab:
+            used_labs.append(lab.name)
+            yield lab
+        assert lab.strays == []
+
+    return opened
+
+
+@pytest.fixture
+def lab(open_lab: OpenLab) -> Iterator[Lab]:
+    with open_lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def data_plane(lab: Lab) -> DataPlane:
+    return DataPlane(lab)

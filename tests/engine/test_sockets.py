@@ -1,0 +1,173 @@
+"""The sockets of a device."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from dataplane.engine import errors
+from dataplane.engine.engine import Engine
+from dataplane.engine.types import EngineError, ErrorKind, PeerDeleted
+from dataplane.messages import AddSocket, RemovePeer, RemoveSocket
+from dataplane.vocabulary import DelReason
+from tests.engine.conftest import (
+    LIMITS,
+    FakeLauncher,
+    FakeResources,
+    make_device,
+    make_ready,
+    next_events,
+    open_fds,
+    peer_spec,
+    socket_spec,
+)
+
+
+async def test_a_created_socket_is_shown_as_bound(engine: Engine) -> None:
+    await make_device(engine)
+    view = await engine.create_socket(replace(socket_spec(address="2001:db8::1", ipv6_only=True), port=0))
+    assert view == engine.get_socket("d", "s")
+    assert (view.device, view.name, view.address, view.port) == ("d", "s", ip_address("2001:db8::1"), 40000)
+    assert (view.ipv6_only, view.adopted, view.peer_count) == (True, False, 0)
+
+
+async def test_an_adopted_socket_is_shown_as_found(engine: Engine) -> None:
+    await make_device(engine)
+    view = await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
+    assert (view.address, view.port, view.ipv6_only) == (ip_address("192.0.2.1"), 1194, False)
+    assert view.adopted
+
+
+async def test_the_worker_gets_each_socket_under_a_number_of_its_own(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    await engine.delete_socket("d", "s")
+    await engine.create_socket(socket_spec())
+    assert launcher.worker.commands[1:] == [AddSocket(1), RemoveSocket(1), AddSocket(2)]
+    assert list(launcher.worker.sockets) == [2]
+
+
+async def test_sockets_are_listed_by_name(engine: Engine) -> None:
+    await make_device(engine)
+    for name in ("c", "a", "b"):
+        await engine.create_socket(socket_spec(name))
+    assert [view.name for view in engine.list_sockets("d")] == ["a", "b", "c"]
+
+
+async def test_a_socket_counts_its_peers(engine: Engine) -> None:
+    await make_ready(engine)
+    await engine.create_socket(socket_spec("t"))
+    for peer_id, sock in ((1, "s"), (2, "s"), (3, "t")):
+        await engine.create_peer(peer_spec(peer_id, sock=sock))
+    await engine.delete_peer("d", 1)
+    assert [view.peer_count for view in engine.list_sockets("d")] == [1, 1]
+
+
+async def test_a_name_is_used_once(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    with pytest.raises(EngineError) as caught:
+        await engine.create_socket(socket_spec())
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.ALREADY_EXISTS, "SOCKET_EXISTS")
+    assert len(launcher.worker.sockets) == 1
+
+
+async def test_no_more_sockets_than_the_limit(engine: Engine) -> None:
+    await make_device(engine)
+    for number in range(LIMITS.max_sockets_per_device):
+        await engine.create_socket(socket_spec(str(number)))
+    with pytest.raises(EngineError) as caught:
+        await engine.create_socket(socket_spec())
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.RESOURCE_EXHAUSTED, "SOCKET_LIMIT")
+    assert caught.value.metadata == {"device": "d", "limit": "3"}
+
+
+async def test_a_missing_socket_is_named(engine: Engine) -> None:
+    await make_device(engine)
+    with pytest.raises(EngineError) as caught:
+        engine.get_socket("d", "x")
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.NOT_FOUND, "SOCKET_NOT_FOUND")
+    assert caught.value.metadata == {"device": "d", "socket": "x"}
+    with pytest.raises(EngineError) as caught:
+        await engine.delete_socket("d", "x")
+    assert caught.value.reason == "SOCKET_NOT_FOUND"
+
+
+async def test_a_failed_bind_leaves_nothing(engine: Engine, resources: FakeResources) -> None:
+    await make_device(engine)
+    resources.refusal = errors.bind_failed(ip_address("::"), 1194, OSError(98, "in use"))
+    with pytest.raises(EngineError) as caught:
+        await engine.create_socket(socket_spec())
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.FAILED_PRECONDITION, "BIND_FAILED")
+    assert caught.value.metadata["errno"] == "EADDRINUSE"
+    assert engine.list_sockets("d") == []
+
+
+async def test_a_socket_that_the_worker_refuses_is_closed(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    before = open_fds()
+    launcher.worker.reactions[AddSocket] = lambda _: "NOT_A_UDP_SOCKET"
+    with pytest.raises(EngineError) as caught:
+        await engine.create_socket(socket_spec())
+    assert caught.value.reason == "NOT_A_UDP_SOCKET"
+    with pytest.raises(EngineError):
+        await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
+    assert (engine.list_sockets("d"), open_fds()) == ([], before)
+
+
+async def test_a_given_socket_is_closed_when_it_is_not_adopted(engine: Engine, resources: FakeResources) -> None:
+    await make_ready(engine)
+    before = open_fds()
+    resources.refusal = errors.socket_not_bound("no port")
+    with pytest.raises(EngineError) as caught:
+        await engine.adopt_socket("d", "t", os.open("/dev/null", os.O_RDWR))
+    assert caught.value.reason == "SOCKET_NOT_BOUND"
+    with pytest.raises(EngineError) as caught:
+        await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
+    assert caught.value.reason == "SOCKET_EXISTS"
+    assert open_fds() == before
+
+
+async def test_delete_removes_the_peers_of_the_socket_first(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    await engine.create_socket(socket_spec("t"))
+    for peer_id, sock in ((1, "s"), (2, "t"), (3, "s")):
+        await engine.create_peer(peer_spec(peer_id, sock=sock))
+    async with engine.watch() as watch:
+        await engine.delete_socket("d", "s")
+        events = await next_events(watch, 2)
+    assert launcher.worker.commands[-3:] == [RemovePeer(1), RemovePeer(3), RemoveSocket(1)]
+    assert [(event.peer_id, event.reason) for event in events if isinstance(event, PeerDeleted)] == [
+        (1, DelReason.TRANSPORT_DISCONNECT),
+        (3, DelReason.TRANSPORT_DISCONNECT),
+    ]
+    assert [view.spec.peer_id for view in engine.list_peers("d")] == [2]
+
+
+async def test_nobody_holds_a_deleted_socket(engine: Engine) -> None:
+    await make_device(engine)
+    before = open_fds()
+    await engine.create_socket(socket_spec())
+    assert open_fds() == before + 2
+    await engine.delete_socket("d", "s")
+    assert open_fds() == before
+
+
+async def test_a_socket_that_the_worker_keeps_stays(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    launcher.worker.reactions[RemoveSocket] = lambda _: "INTERNAL"
+    with pytest.raises(EngineError):
+        await engine.delete_socket("d", "s")
+    assert engine.get_socket("d", "s").name == "s"
+
+
+async def test_of_two_deletions_at_once_the_second_finds_nothing(engine: Engine) -> None:
+    await make_ready(engine)
+    outcomes = await asyncio.gather(
+        engine.delete_socket("d", "s"), engine.delete_socket("d", "s"), return_exceptions=True
+    )
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], EngineError)
+    assert outcomes[1].reason == "SOCKET_NOT_FOUND"

@@ -1,0 +1,98 @@
+"""Network namespaces that nobody else sees, and what tests do in them."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from ipaddress import IPv4Address, ip_interface
+from pathlib import Path
+
+import pytest
+
+from dataplane.tun.device import TUNSETIFF, open_tun
+from dataplane.tun.link import set_link
+from dataplane.tun.network_namespace import CLONE_NEWNET, in_network_namespace
+
+
+@contextmanager
+def fresh_namespace() -> Iterator[str]:
+    """Gives the path of a new network namespace, which has no name and lives as long as a descriptor of it.
+
+    Its interfaces speak no IPv6 of their own accord, so that a test sees only packets that it caused.
+    """
+
+    def make() -> int:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare: this test needs root")
+        Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        fd = thread.submit(make).result()
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def enable_ipv6(namespace: str, interface: str) -> None:
+    path = Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6")
+    in_network_namespace(namespace, lambda: path.write_text("0"))
+
+
+@contextmanager
+def tun_in(namespace: str, name: str, *addresses: str) -> Iterator[int]:
+    """A TUN in a namespace, up, with these addresses: its descriptor."""
+    fd, _ = in_network_namespace(namespace, lambda: open_tun(name))
+    try:
+        set_link(name, namespace, admin_up=True, addresses=[ip_interface(address) for address in addresses])
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def opened_with(namespace: str, flags: int) -> int:
+    """A descriptor of a new interface "tun0" with these IFF_ flags."""
+
+    def make() -> int:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"tun0", flags))
+        return fd
+
+    return in_network_namespace(namespace, make)
+
+
+def udp_in(namespace: str, address: str, port: int = 0) -> socket.socket:
+    """A UDP socket of a namespace, bound; waits ten seconds for a packet at most."""
+
+    def make() -> socket.socket:
+        udp = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind((address, port))
+        return udp
+
+    udp = in_network_namespace(namespace, make)
+    udp.settimeout(10)
+    return udp
+
+
+def ipv4_udp(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
+    """An IPv4 packet with a UDP datagram (RFC 791, RFC 768), the latter without a checksum."""
+    udp = struct.pack(">HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
+    addresses = IPv4Address(source[0]).packed + IPv4Address(destination[0]).packed
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    total = sum(struct.unpack(">10H", header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:10] + struct.pack(">H", total ^ 0xFFFF) + header[12:] + udp
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    with fresh_namespace() as path:
+        yield path
