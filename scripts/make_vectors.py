@@ -34,14 +34,15 @@ PINGS = 5
 
 CAPTURE = """
 import socket, sys
-link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0x0008)
-link.bind((sys.argv[1], 0x0800))
+link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+link.bind((sys.argv[1], 3))  # ETH_P_ALL: only this shows outgoing packets
 print("capturing", flush=True)
 while True:
     packet, address = link.recvfrom(65535)
     payload = packet[(packet[0] & 15) * 4 + 8:]
-    if packet[9] == 17 and payload[0] >> 3 == 9:
-        print("to_openvpn" if address[2] != 4 else "from_openvpn", payload.hex(), flush=True)
+    if address[1] == 0x0800 and packet[9] == 17 and payload[0] >> 3 == 9:
+        outgoing = address[2] == socket.PACKET_OUTGOING
+        print("from_openvpn" if outgoing else "to_openvpn", payload.hex(), flush=True)
 """
 
 

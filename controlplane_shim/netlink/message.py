@@ -83,10 +83,12 @@ def generic_body(command: int, version: int, attributes: bytes) -> bytes:
 def build_error(request: bytes, seq: int, port_id: int, errno: int) -> bytes:
     """NLMSG_ERROR about a request, as netlink_ack() builds it.
 
-    errno 0 acknowledges and repeats only the request's header; a positive one repeats the whole request.
+    errno 0 acknowledges and repeats only the request's header; a positive one repeats the whole request, and
+    the length then includes its padding.
     """
     if errno:
-        return build(NLMSG_ERROR, 0, seq, port_id, _ERRNO.pack(-errno) + request)
+        padded = request + bytes(padding(len(request)))
+        return build(NLMSG_ERROR, 0, seq, port_id, _ERRNO.pack(-errno) + padded)
     return build(NLMSG_ERROR, NLM_F_CAPPED, seq, port_id, _ERRNO.pack(0) + request[: _HEADER.size])
 
 

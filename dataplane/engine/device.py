@@ -19,7 +19,7 @@ from dataplane.engine.resources import Resources, Tun
 from dataplane.engine.sockets import Sockets
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.tasks import Tasks
-from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceView, WorkerRestarted
+from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceState, DeviceView, WorkerRestarted
 from dataplane.engine.watch import EventLog
 from dataplane.engine.worker_link import WorkerEvent
 from dataplane.engine.worker_process import WorkerLauncher
@@ -113,7 +113,9 @@ class Device:
 
     async def delete_socket(self, name: str) -> None:
         """Removes a socket's peers, then the socket."""
-        async with self._supervisor.exclusive(needs_worker=False):
+        # Where the worker has failed for good there are no peers, and nobody to tell.
+        has_worker = self._supervisor.state is not DeviceState.FAILED
+        async with self._supervisor.exclusive(needs_worker=has_worker):
             socket = self.sockets.get(name)
             await self.peers.remove_of_socket(name)
             await self.sockets.remove(socket)

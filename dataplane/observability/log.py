@@ -1,7 +1,7 @@
 """The daemon's log: structlog over the standard library's logging, to one stream, without secrets.
 
-Knows formats, levels and what must not be shown. Must not know who logs what. Records of other libraries
-take the same way, so that every line has the same form.
+Knows formats, levels and what must not be shown. Must not know who logs what. Records of libraries take
+the same way, so that every line has the same form, but only from WARNING on.
 """
 
 from __future__ import annotations
@@ -60,24 +60,29 @@ def set_up_log(level: LogLevel, log_format: LogFormat, stream: TextIO) -> None:
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: _own_logger(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     set_log_level(level)
 
 
 def set_log_level(level: LogLevel) -> LogLevel:
-    """Changes the level at once, for all loggers; returns the one before."""
-    root = logging.getLogger()
-    previous = LogLevel(logging.getLevelName(root.level).lower())
-    root.setLevel(level.name)
-    return previous
+    """Changes the level at once; returns the one before."""
+    number = logging.getLevelNamesMapping()[level.name]
+    previous = logging.getLevelName(_own_logger().getEffectiveLevel())
+    _own_logger().setLevel(number)
+    logging.getLogger().setLevel(max(number, logging.WARNING))
+    return LogLevel[previous]
 
 
 def redact(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
     """Processor: hides bytes, values under the names of secrets, and protobuf messages, whose text shows all."""
     # exc_info is rendered later, without the values of local variables.
     return {name: value if name == "exc_info" else _shown(name, value) for name, value in event_dict.items()}
+
+
+def _own_logger() -> logging.Logger:
+    return logging.getLogger("dataplane")
 
 
 def _shown(name: str, value: Any) -> Any:
@@ -98,4 +103,9 @@ def _renderers(log_format: LogFormat, *, is_terminal: bool) -> list[Processor]:
     if log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and is_terminal):
         plain = structlog.dev.plain_traceback
         return [structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=plain)]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return [structlog.processors.format_exc_info, _headed, structlog.processors.JSONRenderer()]
+
+
+def _headed(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
+    """Processor: puts first what people look for first."""
+    return {name: event_dict[name] for name in ("timestamp", "level", "event")} | dict(event_dict)

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr, pack_address, to_sockaddr
+from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr, pack_address, to_sockaddr, unmap
 from dataplane.transport.udp_socket import inspect_udp
 from dataplane.vocabulary import DropReason
 
@@ -78,7 +78,7 @@ class UdpTransport:
         return pack_address(self._require_reachable(address), self.family)
 
     def _require_reachable(self, address: bytes) -> bytes:
-        if self._ipv6_only and len(address) == 4:
+        if self._ipv6_only and len(unmap(address)) == 4:
             raise AddressFamilyMismatch("an IPv4 address on a socket that is IPv6 only")
         return address
 

@@ -253,6 +253,14 @@ def test_keepalive_set_to_zero_is_off(make: Maker) -> None:
     assert tunnel.channel.next_deadline_ns() is None
 
 
+def test_removed_peer_has_no_timers_left(make: Maker) -> None:
+    tunnel = keepalive_tunnel(make, 10, 60)
+    tunnel.channel.remove_peer(1)
+    assert tunnel.channel.next_deadline_ns() is None
+    timers = tunnel.channel.run_timers(60 * SECOND)
+    assert (timers.keepalives, timers.expired) == ([], [])
+
+
 def test_new_peer_with_the_id_of_a_removed_one_has_its_own_clocks(make: Maker) -> None:
     tunnel = keepalive_tunnel(make, 0, 60)
     tunnel.channel.remove_peer(1)

@@ -92,13 +92,12 @@ def test_delete_empties_one_slot_and_may_be_repeated(make: Maker, slots: KeySlot
     assert slots.secondary is None
 
 
-def test_deleted_or_replaced_key_is_not_kept(make: Maker, slots: KeySlots) -> None:
-    deleted, replaced = key(make, 1), key(make, 2)
-    slots.install(KeySlot.PRIMARY, deleted)
-    slots.delete(KeySlot.PRIMARY)
-    slots.install(KeySlot.SECONDARY, replaced)
-    slots.install(KeySlot.SECONDARY, key(make, 3))
-    assert slots not in gc.get_referrers(deleted, replaced)
+@pytest.mark.parametrize("slot", list(KeySlot))
+def test_deleted_key_is_not_kept(make: Maker, slots: KeySlots, slot: KeySlot) -> None:
+    deleted = key(make, 1)
+    slots.install(slot, deleted)
+    slots.delete(slot)
+    assert slots not in gc.get_referrers(deleted)
 
 
 def test_sent_columns_follow_the_keys(make: Maker) -> None:

@@ -74,8 +74,8 @@ def test_an_up_script_that_uses_netlink_itself_sees_the_real_kernel(
 ) -> None:
     script, seen = lab.directory / "up.sh", lab.directory / "up.seen"
     script.write_text(
-        '#!/bin/sh -e\nip link add lab-dummy type dummy\nip link set dev "$dev" txqueuelen 321\n'
-        f'ip -oneline link show dev "$dev" > {seen}\nip link del lab-dummy\n'
+        '#!/bin/sh -e\nip link add lab-a type veth peer lab-b\nip link set dev "$dev" txqueuelen 321\n'
+        f'ip -oneline link show dev "$dev" > {seen}\nip link del lab-a\n'
     )
     script.chmod(0o755)
     tunnel = offload_with(lab, authority, data_plane, role, f"up {script}")

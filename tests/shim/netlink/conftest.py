@@ -11,6 +11,8 @@ REQUEST_ACK = 0x5
 DUMP_ACK = 0x305
 NESTED = 0x8000
 DCO = 0xD00
+NETLINK_ROUTE = 0
+NETLINK_GENERIC = 16
 
 
 def attribute(type_: int, payload: bytes) -> bytes:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import struct
 from errno import ENOENT
 
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink import nlmsg
 
 from controlplane_shim.netlink.message import Message, build, build_done, build_error, generic_body, split
-from tests.shim.netlink.conftest import ask_kernel, attribute, generic, message
+from tests.shim.netlink.conftest import NETLINK_GENERIC, ask_kernel, attribute, generic, message
 
 messages = st.builds(
     message, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=40), seq=st.integers(0, 0xFFFFFFFF)
@@ -74,7 +73,7 @@ def test_the_generic_header_is_command_version_and_zeros() -> None:
 
 def test_an_acknowledgement_is_byte_for_byte_the_kernels() -> None:
     noop = message(1, 0x5, b"", seq=11)
-    answer, port_id = ask_kernel(socket.NETLINK_GENERIC, noop)
+    answer, port_id = ask_kernel(NETLINK_GENERIC, noop)
     assert build_error(noop, 11, port_id, 0) == answer
 
 
@@ -87,7 +86,7 @@ def test_an_acknowledgement_repeats_the_header_only() -> None:
 def test_an_error_is_byte_for_byte_the_kernels() -> None:
     # A name of 3 bytes, so that the request's length is no multiple of 4.
     raw = message(0x10, 0x5, b"\3\1\0\0" + attribute(2, b"no\0")[:-1], seq=12)
-    answer, port_id = ask_kernel(socket.NETLINK_GENERIC, raw)
+    answer, port_id = ask_kernel(NETLINK_GENERIC, raw)
     assert build_error(raw, 12, port_id, ENOENT) == answer
 
 

@@ -1,0 +1,133 @@
+"""ovpn-shim with a session that needs no data plane: `fake_shim.py PROGRAM ARGS…`.
+
+Serves family ovpn-dco-v2 with the commands of netlink_client.py, and RTM_NEWLINK of kind ovpn-dco.
+"""
+
+import os
+import struct
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import netlink_client as nl
+
+from controlplane_shim import app
+from controlplane_shim.supervisor import front
+from controlplane_shim.supervisor.handler import Handled, Notice
+
+NOOP = 1
+RTM_NEWLINK = 16
+
+
+class FakeHandler:
+    def __init__(self):
+        self.members = []
+        self.echoes = 0
+        self.notices = []
+        self.reason = ""
+        self.broken = False
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def handle(self, protocol, datagram, port_id, caller):
+        handled = Handled()
+        rest = datagram
+        while rest:
+            length, kind, _flags, sequence, _port = struct.unpack_from("=IHHII", rest)
+            whole, rest = rest[:length], rest[(length + 3) & ~3 :]
+            self._one(handled, protocol, kind, sequence, whole, caller)
+        return handled
+
+    def _one(self, handled, protocol, kind, sequence, whole, caller):
+        if protocol == nl.ROUTE and kind == RTM_NEWLINK and b"ovpn-dco\0" in whole:
+            handled.kernel_messages.append(nl.message(NOOP, b"", sequence))
+        elif protocol == nl.GENERIC and kind == nl.CONTROL_FAMILY and b"ovpn-dco-v2\0" in whole:
+            attribute = struct.pack("=HHH2x", 6, 1, nl.FAKE_FAMILY)  # CTRL_ATTR_FAMILY_ID
+            handled.replies.append(nl.message(nl.CONTROL_FAMILY, struct.pack("=BBH", 1, 2, 0) + attribute, sequence))
+            handled.replies.append(self._ack(sequence))
+        elif protocol == nl.GENERIC and kind == nl.FAKE_FAMILY:
+            self._command(handled, whole[16], whole[20:], sequence, caller)
+        else:
+            handled.pass_through.append(whole)
+
+    def _command(self, handled, command, payload, sequence, caller):
+        replies = []
+        if command == nl.ECHO:
+            self.echoes += 1
+            replies = [payload]
+        elif command == nl.COUNT:
+            replies = [struct.pack("=I", self.echoes)]
+        elif command == nl.RAISE:
+            raise RuntimeError("the session has a fault")
+        elif command == nl.NOTICE:
+            count = struct.unpack("=I", payload)[0]
+            notice = nl.message(nl.FAKE_FAMILY, bytes(1000))
+            self.notices += [Notice(port_id, notice) for port_id in self.members for _ in range(count)]
+            os.eventfd_write(self.bell, 1)
+        elif command == nl.FATAL:
+            self.notices += [Notice(port_id, nl.message(nl.FAKE_FAMILY, b"last")) for port_id in self.members]
+            self.reason = "the data plane is gone"
+            os.eventfd_write(self.bell, 1)
+        elif command == nl.INODE:
+            copy = caller.fetch_fd(struct.unpack("=I", payload)[0])
+            replies = [struct.pack("=QI", os.fstat(copy).st_ino, caller.pid)]
+            os.close(copy)
+        elif command == nl.SILENT:
+            return
+        elif command == nl.RAISE_IN_NOTICES:
+            self.broken = True
+            os.eventfd_write(self.bell, 1)
+        elif command == nl.FLOOD:
+            replies = [struct.pack("=I", number) + bytes(1000) for number in range(struct.unpack("=I", payload)[0])]
+        handled.replies.extend(nl.message(nl.FAKE_FAMILY, reply, sequence) for reply in replies)
+        handled.replies.append(self._ack(sequence))
+
+    @staticmethod
+    def _ack(sequence):
+        return nl.message(nl.ERROR, struct.pack("=i", 0) + bytes(16), sequence)
+
+    def join_group(self, port_id, group):
+        if group != nl.FAKE_GROUP:
+            return False
+        self.members.append(port_id)
+        return True
+
+    def leave_group(self, port_id, group):
+        if group != nl.FAKE_GROUP:
+            return False
+        self.members.remove(port_id)
+        return True
+
+    def member_gone(self, port_id):
+        self.members.remove(port_id)
+        self.echoes += 1000  # so that the program can see it
+
+    def notices_fd(self):
+        return self.bell
+
+    def take_notices(self):
+        os.eventfd_read(self.bell)
+        if self.broken:
+            raise RuntimeError("the session has a fault")
+        notices, self.notices = self.notices, []
+        return notices
+
+    def fatal(self):
+        return self.reason
+
+    def close(self):
+        os.close(self.bell)
+
+
+def open_fake_session(target, _handoff, _log):
+    if target == "refused":
+        raise ValueError("this target cannot be")
+    return FakeHandler()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--supervisor":
+        sys.exit(app.main(sys.argv[2:], open_session=open_fake_session))
+    target = os.environ.get("FAKE_TARGET", "fake")
+    supervisor = [sys.executable, __file__, "--supervisor", "--target", target, "--log-level", "debug"]
+    sys.exit(front.run(supervisor, sys.argv[1:]))

@@ -1,0 +1,71 @@
+"""A small netlink client: the beginning of each Python program that the tests run under the shim."""
+
+import os
+import signal
+import socket
+import struct
+import sys
+
+GENERIC, ROUTE = 16, 0
+CONTROL_FAMILY, FAKE_FAMILY, FAKE_GROUP = 0x10, 0xD00, 0xD80
+GETFAMILY = 3
+ECHO, COUNT, RAISE, NOTICE, FATAL, INODE, SILENT, RAISE_IN_NOTICES, FLOOD = range(1, 10)
+REQUEST, ACK = 1, 4
+ERROR = 2
+SOL_NETLINK, ADD_MEMBERSHIP, DROP_MEMBERSHIP = 270, 1, 2
+INJECTED_FROM = 15000  # no test runs with so few descriptors that injected ones lie below
+
+
+def message(kind, payload, sequence=7, flags=REQUEST | ACK):
+    return struct.pack("=IHHII", 16 + len(payload), kind, flags, sequence, 0) + payload + bytes(-len(payload) % 4)
+
+
+def messages(datagram):
+    found = []
+    while len(datagram) >= 16:
+        length, kind, _flags, sequence, _port = struct.unpack_from("=IHHII", datagram)
+        found.append((kind, sequence, datagram[16:length]))
+        datagram = datagram[(length + 3) & ~3 :]
+    return found
+
+
+def request(command, payload=b"", sequence=7, flags=REQUEST | ACK):
+    """A message of the fake family."""
+    return message(FAKE_FAMILY, struct.pack("=BBH", command, 1, 0) + payload, sequence, flags)
+
+
+def get_family(name, sequence=7):
+    value = name.encode() + b"\0"
+    attribute = struct.pack("=HH", 4 + len(value), 2) + value + bytes(-len(value) % 4)  # CTRL_ATTR_FAMILY_NAME
+    return message(CONTROL_FAMILY, struct.pack("=BBH", GETFAMILY, 1, 0) + attribute, sequence)
+
+
+def netlink(protocol=GENERIC, kind=socket.SOCK_RAW):
+    made = socket.socket(socket.AF_NETLINK, kind, protocol)
+    made.settimeout(20)
+    return made
+
+
+def receive(client):
+    """All messages of the next datagram."""
+    return messages(client.recv(65536))
+
+
+def error_of(body):
+    """The positive errno of an NLMSG_ERROR; 0 is an acknowledgement."""
+    return -struct.unpack_from("=i", body)[0]
+
+
+def ask(client, datagram):
+    """Sends, and receives until the acknowledgement: (bodies of the replies, errno)."""
+    client.send(datagram)
+    replies = []
+    while True:
+        for kind, _sequence, body in receive(client):
+            if kind == ERROR:
+                return replies, error_of(body)
+            replies.append(body)
+
+
+def say(*words):
+    print(*words, flush=True)

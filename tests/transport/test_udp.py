@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Interface, ip_address
+
+import pytest
+
+from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
+from dataplane.transport.udp import UdpTransport
+from dataplane.transport.udp_socket import NotAUdpSocket, bind_udp
+from dataplane.tun.link import get_link, set_link
+from dataplane.tun.network_namespace import in_network_namespace
+from dataplane.vocabulary import DropReason
+from tests.tun.conftest import enable_ipv6, fresh_namespace, tun_in, udp_in
+
+IP_RECVERR = 11
+
+MakeTransport = Callable[..., UdpTransport]
+
+
+class Destination:
+    def __init__(self, remote: SockAddr, local: bytes | None = None) -> None:
+        self.remote = remote
+        self.local = local
+        self.drops: list[DropReason] = []
+
+    def drop(self, reason: DropReason) -> None:
+        self.drops.append(reason)
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """With nothing in it but a loopback interface, so that nothing else is reachable."""
+    with fresh_namespace() as path:
+        set_link("lo", path, admin_up=True)
+        yield path
+
+
+@pytest.fixture
+def make_transport() -> Iterator[MakeTransport]:
+    made: list[UdpTransport] = []
+
+    def make(address: str, *, ipv6_only: bool = False, namespace: str = "") -> UdpTransport:
+        udp = in_network_namespace(namespace, lambda: bind_udp(ip_address(address), 0, ipv6_only=ipv6_only))
+        with udp:
+            made.append(UdpTransport(1, udp.fileno()))
+        return made[-1]
+
+    yield make
+    for transport in made:
+        transport.close()
+
+
+def port_of(transport: UdpTransport) -> int:
+    with socket.socket(fileno=transport.fd) as udp:
+        port = int(udp.getsockname()[1])
+        udp.detach()
+    return port
+
+
+def client(address: str = "127.0.0.1") -> socket.socket:
+    return udp_in("", address)
+
+
+# Receiving
+
+
+@pytest.mark.parametrize(
+    ("bound_to", "client_at", "sent_to", "source", "local"),
+    [
+        ("0.0.0.0", "127.0.0.1", "127.0.0.5", "127.0.0.1", "127.0.0.5"),
+        ("::1", "::1", "::1", "::1", "::1"),
+        ("::", "::1", "::1", "::1", "::1"),
+        ("::", "127.0.0.1", "127.0.0.5", "::ffff:127.0.0.1", "::ffff:127.0.0.5"),
+    ],
+)
+def test_datagram_comes_with_its_source_and_the_address_it_was_sent_to(
+    make_transport: MakeTransport, bound_to: str, client_at: str, sent_to: str, source: str, local: str
+) -> None:
+    transport = make_transport(bound_to)
+    with client(client_at) as udp:
+        udp.sendto(b"hello", (sent_to, port_of(transport)))
+        ((payload, where_from, where_to),) = transport.receive_batch(64)
+        expected = transport.sockaddr(ip_address(client_at).packed, udp.getsockname()[1])
+        assert (payload, where_from, where_to) == (b"hello", expected, ip_address(local).packed)
+        assert where_from[0] == source
+
+
+def test_datagrams_come_in_order_and_not_more_than_the_limit(make_transport: MakeTransport) -> None:
+    transport = make_transport("127.0.0.1")
+    with client() as udp:
+        for number in range(5):
+            udp.sendto(bytes([number]), ("127.0.0.1", port_of(transport)))
+    batches = [[payload for payload, _, _ in transport.receive_batch(3)] for _ in range(3)]
+    assert batches == [[b"\0", b"\1", b"\2"], [b"\3", b"\4"], []]
+
+
+@pytest.mark.parametrize("size", [0, 1, 65507])
+def test_datagram_of_any_size_is_whole(make_transport: MakeTransport, size: int) -> None:
+    transport = make_transport("127.0.0.1")
+    with client() as udp:
+        udp.sendto(b"x" * size, ("127.0.0.1", port_of(transport)))
+    ((payload, _, _),) = transport.receive_batch(64)
+    assert payload == b"x" * size
+
+
+def test_receiving_does_not_wait_although_the_socket_is_blocking(make_transport: MakeTransport) -> None:
+    assert make_transport("127.0.0.1").receive_batch(64) == []
+
+
+def test_socket_stays_blocking_for_those_who_share_it() -> None:
+    with bind_udp(IPv4Address("127.0.0.1"), 0) as udp:
+        UdpTransport(1, udp.fileno()).close()
+        assert udp.getblocking()
+
+
+def test_error_about_an_earlier_packet_does_not_hide_the_next_datagram(make_transport: MakeTransport) -> None:
+    transport = make_transport("127.0.0.1")
+    provoke_icmp_error(transport)
+    with client() as udp:
+        udp.sendto(b"hello", ("127.0.0.1", port_of(transport)))
+    assert [payload for payload, _, _ in transport.receive_batch(64)] == [b"hello"]
+
+
+def test_clearing_errors_silences_epoll(make_transport: MakeTransport) -> None:
+    transport = make_transport("127.0.0.1")
+    with select.epoll() as poller:
+        poller.register(transport.fd, 0)
+        provoke_icmp_error(transport)
+        before = poller.poll(0)
+        transport.clear_errors(64)
+        assert (before, poller.poll(0)) == ([(transport.fd, select.EPOLLERR)], [])
+
+
+def provoke_icmp_error(transport: UdpTransport) -> None:
+    """Has the socket hear of a port that nobody listens to; only one with IP_RECVERR does."""
+    with socket.socket(fileno=transport.fd) as udp:
+        udp.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        udp.detach()
+    with client() as closed:
+        nobody = closed.getsockname()
+    transport.send_batch([(Destination(nobody), b"is anybody there")])
+    poller = select.poll()
+    poller.register(transport.fd, 0)
+    assert poller.poll(10_000) == [(transport.fd, select.POLLERR)]
+
+
+# Sending
+
+
+@pytest.mark.parametrize(("bound_to", "client_at"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
+def test_packets_are_sent_in_order(make_transport: MakeTransport, bound_to: str, client_at: str) -> None:
+    transport = make_transport(bound_to)
+    with client(client_at) as udp:
+        destination = Destination(transport.sockaddr(ip_address(client_at).packed, udp.getsockname()[1]))
+        transport.send_batch([(destination, b"one"), (destination, b"two")])
+        assert [udp.recv(100), udp.recv(100), destination.drops] == [b"one", b"two", []]
+
+
+@pytest.mark.parametrize("bound_to", ["0.0.0.0", "::"])
+def test_answer_leaves_from_the_address_that_was_asked(make_transport: MakeTransport, bound_to: str) -> None:
+    transport = make_transport(bound_to)
+    with client() as udp:
+        udp.sendto(b"question", ("127.0.0.5", port_of(transport)))
+        ((_, source, local),) = transport.receive_batch(64)
+        transport.send_batch([(Destination(source, local), b"answer")])
+        assert udp.recvfrom(100) == (b"answer", ("127.0.0.5", port_of(transport)))
+
+
+@pytest.mark.parametrize(
+    ("bound_to", "client_at", "gone"),
+    [
+        ("0.0.0.0", "127.0.0.1", "203.0.113.7"),
+        ("::", "127.0.0.1", "203.0.113.7"),
+        ("::", "::1", "2001:db8::7"),
+        ("::", "::1", "203.0.113.7"),
+    ],
+)
+def test_local_address_that_is_gone_is_forgotten_and_the_packet_sent_all_the_same(
+    make_transport: MakeTransport, bound_to: str, client_at: str, gone: str
+) -> None:
+    transport = make_transport(bound_to)
+    with client(client_at) as udp:
+        remote = transport.sockaddr(ip_address(client_at).packed, udp.getsockname()[1])
+        destination = Destination(remote, transport.local_address(ip_address(gone).packed))
+        transport.send_batch([(destination, b"hello")])
+        assert (udp.recv(100), destination.local, destination.drops) == (b"hello", None, [])
+
+
+@pytest.mark.root
+def test_local_address_is_kept_when_it_was_not_to_blame(make_transport: MakeTransport, namespace: str) -> None:
+    transport = make_transport("0.0.0.0", namespace=namespace)
+    local = IPv4Address("127.0.0.1").packed
+    unreachable = Destination(("192.0.2.1", 1194), local)
+    transport.send_batch([(unreachable, b"hello")])
+    assert (unreachable.local, unreachable.drops) == (local, [DropReason.TX_SEND_FAILED])
+
+
+def test_packet_that_cannot_be_sent_does_not_stop_what_follows(make_transport: MakeTransport) -> None:
+    transport = make_transport("127.0.0.1")
+    with client() as udp:
+        destination = Destination(udp.getsockname())
+        transport.send_batch([(destination, b"x" * 65508), (destination, b"hello")])
+        assert (udp.recv(100), destination.drops) == (b"hello", [DropReason.TX_SEND_FAILED])
+
+
+@pytest.mark.root
+def test_packet_for_which_the_send_buffer_has_no_room_is_a_drop_of_its_own(
+    make_transport: MakeTransport, namespace: str
+) -> None:
+    set_link("lo", namespace, mtu=1500)
+    transport = make_transport("127.0.0.1", namespace=namespace)
+    with socket.socket(fileno=transport.fd) as udp:
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as little as Linux gives; the fragments need more
+        udp.detach()
+    destination = Destination(("127.0.0.1", 9))
+    transport.send_batch([(destination, b"x" * 60000)])
+    assert destination.drops == [DropReason.TX_QUEUE_FULL]
+
+
+@pytest.mark.root
+def test_link_local_peers_are_reached_in_their_zone(make_transport: MakeTransport, namespace: str) -> None:
+    with tun_in(namespace, "tun0"):
+        enable_ipv6(namespace, "lo")
+        enable_ipv6(namespace, "tun0")
+        set_link("tun0", namespace, addresses=[IPv6Interface("fe80::1/64")])
+        index = get_link("tun0", namespace).index
+        transport = make_transport("::", namespace=namespace)
+        with in_network_namespace(namespace, lambda: bind_udp(IPv6Address("fe80::1%tun0"), 0)) as udp:
+            udp.settimeout(10)
+            udp.sendto(b"question", ("fe80::1", port_of(transport), 0, index))
+            ((_, source, local),) = transport.receive_batch(64)
+            assert source == transport.sockaddr(IPv6Address("fe80::1").packed, udp.getsockname()[1], index)
+            destination = Destination(source, local)
+            transport.send_batch([(destination, b"answer")])
+            assert (udp.recv(100), destination.local) == (b"answer", IPv6Address("fe80::1").packed)
+
+
+# Addresses and descriptors
+
+
+def test_ipv4_endpoint_on_a_socket_that_is_ipv6_only_is_a_mismatch(make_transport: MakeTransport) -> None:
+    transport = make_transport("::", ipv6_only=True)
+    with pytest.raises(AddressFamilyMismatch):
+        transport.sockaddr(IPv4Address("192.0.2.1").packed, 1194)
+
+
+def test_v4_mapped_endpoint_on_a_socket_that_is_ipv6_only_is_a_mismatch(make_transport: MakeTransport) -> None:
+    transport = make_transport("::", ipv6_only=True)
+    with pytest.raises(AddressFamilyMismatch):
+        transport.local_address(IPv6Address("::ffff:192.0.2.1").packed)
+
+
+def test_descriptor_that_is_no_udp_socket_is_refused() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, pytest.raises(NotAUdpSocket):
+        UdpTransport(1, tcp.fileno())
