@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import TextIO
 
@@ -31,7 +32,7 @@ def open_log(level: str, path: Path | None) -> FilteringBoundLogger:
             _drop_secrets,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info,
+            _describe_exception,
             structlog.processors.LogfmtRenderer(key_order=["time", "level", "event"], bool_as_flag=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -43,6 +44,16 @@ def open_log(level: str, path: Path | None) -> FilteringBoundLogger:
 def _drop_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for name in _SECRETS & event.keys():
         event[name] = "(secret)"
+    return event
+
+
+def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The kind of the exception and where it came from, innermost last; its text might quote a message with keys."""
+    error = sys.exc_info()[1]
+    if event.pop("exc_info", None) and error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+        event["exception"] = f"{type(error).__name__} {places}"
     return event
 
 

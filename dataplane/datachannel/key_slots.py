@@ -20,7 +20,7 @@ class KeySlots:
     def __init__(self, row: MutableSequence[int]) -> None:
         self.primary: DataKey | None = None
         self.secondary: DataKey | None = None
-        self._latest: DataKey | None = None
+        self._latest: DataKey | None = None  # the key installed last, while it is in a slot
         self._row = row
 
     def install(self, slot: KeySlot, key: DataKey) -> None:

@@ -9,12 +9,13 @@ and check sources, by the same look-up.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from dataplane.datachannel.peer import Peer, SockAddr
 from dataplane.datachannel.routing import Prefix, RoutingTable
 from dataplane.vocabulary import Mode
 
-_EVERYWHERE: tuple[Prefix, ...] = ((bytes(4), 0), (bytes(16), 0))
+_EVERYWHERE: Final[Sequence[Prefix]] = ((bytes(4), 0), (bytes(16), 0))
 
 
 class PeerExists(Exception):  # noqa: N818 - the leaf names the fact

@@ -21,6 +21,8 @@ from dataplane.vocabulary import MTU_MAX
 
 OPCODE_DATA_V2: Final = 9
 KEY_ID_MAX: Final = 7
+"""All three bits of a key_id, so also its mask in byte 0."""
+
 PACKET_ID_MAX: Final = 0xFFFFFFFF
 
 HEAD: Final = struct.Struct(">II")

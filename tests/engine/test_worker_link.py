@@ -98,6 +98,7 @@ async def test_who_waits_for_a_reply_goes_on_before_a_later_event_is_told(link: 
         return reply
 
     (task,) = await started(ask_and_note())
+    far_end.hear()
     before, after = PeerExpired(1, 1), PeerExpired(2, 2)
     far_end.say(before, Reply(1), after)
     far_end.theirs.close()
