@@ -235,9 +235,6 @@ def _call(
     except grpc.RpcError as error:
         # The cause is cut off so that no traceback can show the request, which may hold keys.
         raise _translated(error) from None
-    except ValueError as error:
-        # gRPC's way to say that the channel was closed.
-        raise DataPlaneError("CANCELLED", "", str(error)) from None
 
 
 def _translated(error: grpc.RpcError) -> DataPlaneError:

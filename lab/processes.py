@@ -49,14 +49,17 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def wait_for(self, pattern: str, *, occurrence: int = 1, timeout_seconds: float = 15) -> re.Match[str]:
-        """Waits for the nth line that matches. Raises TimeoutError or, if it ended without, ProcessEndedError."""
+        """Waits for the nth line that matches. Raises TimeoutError or, if it failed before, ProcessEndedError.
+
+        An end with status 0 is no failure: a daemon left behind may still write.
+        """
 
         def look() -> re.Match[str] | None:
-            ended = self.exit_code is not None  # asked first: what was written before the end is then in the file
+            failed = bool(self.exit_code)  # asked first: what was written before the end is then in the file
             matches = list(re.finditer(pattern, self.output(), re.MULTILINE))
             if len(matches) >= occurrence:
                 return matches[occurrence - 1]
-            if ended:
+            if failed:
                 raise ProcessEndedError(f"{self.log.name} ended with {self.exit_code}:\n{self._tail()}")
             return None
 

@@ -95,13 +95,13 @@ class Lifeline:
     def receive(self) -> Message | None:
         """The next message, waiting for it; None when the other end has closed."""
         try:
-            data, descriptors, _flags, _address = socket.recv_fds(
-                self._socket, _MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, _flags, _address = socket.recv_fds(self._socket, _MAX_MESSAGE, _MAX_DESCRIPTORS)
         except ConnectionResetError:
             return None
         if not data:
             return None
+        for fd in descriptors:
+            os.set_inheritable(fd, False)  # recv_fds of Python 3.11 heeds no MSG_CMSG_CLOEXEC
         word, _space, rest = data.decode().partition(" ")
         if word == "started":
             return Started(int(rest), descriptors[0], descriptors[1] if len(descriptors) > 1 else None)

@@ -83,13 +83,12 @@ class Program:
     def receive_supervision(self) -> Supervision:
         """Waits for the launcher. Raises LauncherDied."""
         try:
-            data, descriptors, _flags, _address = socket.recv_fds(
-                self._control, _MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, _flags, _address = socket.recv_fds(self._control, _MAX_MESSAGE, 1)
         except ConnectionResetError:
             data, descriptors = b"", []
         word, _space, rest = data.decode().partition(" ")
         if word == "listener":
+            os.set_inheritable(descriptors[0], False)
             first, past = rest.split()
             return Supervision(descriptors[0], range(int(first), int(past)))
         if word == "unsupervised":

@@ -78,4 +78,5 @@ class Unicaster:
         sender = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         sender.setblocking(False)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        sender.bind((0, 0))  # now, lest it gets the port id of a closed receiver and hears what was meant for that
         return sender

@@ -91,7 +91,11 @@ class ApiServer:
         hurrying = asyncio.ensure_future(hurry.wait())
         await asyncio.wait((stopping, hurrying), return_when=asyncio.FIRST_COMPLETED)
         hurrying.cancel()
-        if not stopping.done():
+        if stopping.done():
+            await stopping
+        else:
+            # One after the other: two stop() at the same time crash gRPC.
+            stopping.cancel()
+            await asyncio.wait((stopping,))
             await self._server.stop(None)
-        await stopping
         self._path.unlink(missing_ok=True)

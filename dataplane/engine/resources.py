@@ -65,7 +65,10 @@ class Resources(Protocol):
         """
 
     def change_link(self, fd: int, change: DeviceChange) -> None:
-        """Changes settings of a TUN's interface. PERMISSION_DENIED, LINK_SETTING_REFUSED."""
+        """Changes settings of a TUN's interface.
+
+        NOT_A_TUN (any more: the interface was deleted), PERMISSION_DENIED, LINK_SETTING_REFUSED.
+        """
 
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
         """Makes a socket. The caller owns the descriptor.
@@ -96,10 +99,7 @@ class LinuxResources:
 
     def adopt_tun(self, fd: int, mtu: int) -> Tun:
         """See Resources."""
-        try:
-            name = inspect_tun(fd)
-        except NotATun as error:
-            raise errors.not_a_tun(str(error)) from error
+        name = _interface_name(fd)
         if mtu:
             self.change_link(fd, DeviceChange(mtu=mtu))
             return Tun(fd, name, mtu)
@@ -108,7 +108,7 @@ class LinuxResources:
 
     def change_link(self, fd: int, change: DeviceChange) -> None:
         """See Resources."""
-        name = inspect_tun(fd)  # asked anew, for an interface may be renamed
+        name = _interface_name(fd)  # asked anew, for an interface may be renamed
         with _link_errors(name), _namespace_of(fd) as namespace:
             set_link(name, namespace, mtu=change.mtu, admin_up=change.admin_up, addresses=change.addresses)
 
@@ -154,6 +154,13 @@ def _in_namespace(path: str, function: Callable[[], Result]) -> Result:
         if error.errno in _NO_SUCH_NAMESPACE:
             raise errors.network_namespace_not_found(path) from error
         raise errors.permission_denied(f"enter the network namespace {path}", error) from error
+
+
+def _interface_name(tun_fd: int) -> str:
+    try:
+        return inspect_tun(tun_fd)
+    except NotATun as error:
+        raise errors.not_a_tun(str(error)) from error
 
 
 @contextmanager

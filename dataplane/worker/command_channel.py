@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from array import array
 from collections import OrderedDict
 from typing import Final
 
@@ -16,7 +17,7 @@ import msgspec
 
 from dataplane.messages import MAX_MESSAGE, FromWorker, PeerFloated, Reply, Request
 
-_MAX_DESCRIPTORS: Final = 4  # more than any command has, so that a surplus is seen and closed
+_ANCILLARY_SPACE: Final = socket.CMSG_SPACE(4 * 4)  # four descriptors: more than any command has, so a surplus is seen
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
 
 
@@ -48,8 +49,9 @@ class CommandChannel:
         """
         while True:
             try:
-                message, descriptors, flags, _ = socket.recv_fds(
-                    self._socket, MAX_MESSAGE, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                # Not socket.recv_fds, which in Python 3.11 leaves the flags out.
+                message, ancillary, flags, _ = self._socket.recvmsg(
+                    MAX_MESSAGE, _ANCILLARY_SPACE, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return None
@@ -57,6 +59,7 @@ class CommandChannel:
                 raise DaemonGone from error
             if not message:
                 raise DaemonGone
+            descriptors = _descriptors_in(ancillary)
             try:
                 return self._request(message, flags), descriptors
             except ValueError as error:  # msgspec's errors are ValueErrors; they name fields, never values
@@ -106,6 +109,14 @@ class CommandChannel:
         """The process that made the socket pair (unix(7) SO_PEERCRED)."""
         pid, _, _ = _UCRED.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return int(pid)
+
+
+def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    descriptors = array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data)
+    return descriptors.tolist()
 
 
 def close_all(descriptors: list[int]) -> None:

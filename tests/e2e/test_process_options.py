@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from lab.dataplane import DataPlane
 from lab.lab import Lab
 from lab.openvpn import SERVER_VPN_IPV4, OpenVpn, Settings
 from lab.pki import Authority
-from lab.processes import is_running
 from lab.tunnel import Plan, Tunnel, build
 from lab.waiting import wait_until
 
@@ -39,19 +40,20 @@ def end_in(tunnel: Tunnel, role: str) -> OpenVpn:
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
-def test_a_daemon_is_served_and_ends_with_the_shim(
+def test_a_daemon_is_served_in_the_background_until_it_ends(
     lab: Lab, authority: Authority, data_plane: DataPlane, role: str
 ) -> None:
     label = {"server": "server", "client": "client0"}[role]
     tunnel = offload_with(lab, authority, data_plane, role, "daemon", f"log-append {lab.directory}/{label}.log")
     end = end_in(tunnel, role)
+    assert end.process.wait() == 0
     assert traffic.ping(lab, tunnel.client.namespace, SERVER_VPN_IPV4, count=50).lost == 0
     assert len(data_plane.all_peers()) == 1
-    pid = end.pid
-    assert pid != end.process.pid
-    end.process.stop()
-    wait_until(lambda: not is_running(pid), "end of the daemon")
+
+    os.kill(end.pid, signal.SIGTERM)
+    wait_until(lambda: not end.namespace.pids(), "end of openvpn and of the shim")
     wait_until(lambda: not data_plane.devices(), "end of its device")
+    assert "tun0" not in end.namespace.links()
 
 
 @pytest.mark.parametrize("role", ["server", "client"])

@@ -71,7 +71,8 @@ class FakeWorker:
         self._page: StatisticsPage | None = None
         self._sock = sock
         self._ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(sock, self._readable)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._readable)
 
     def kill(self) -> None:
         self.end(-9)
@@ -95,7 +96,7 @@ class FakeWorker:
     def hang_up(self) -> None:
         """Closes the link, but lives on."""
         if self._sock.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._sock)
+            self._loop.remove_reader(self._sock)
             self._sock.close()
 
     def say(self, *messages: msgspec.Struct) -> None:

@@ -115,11 +115,10 @@ def test_bytes_are_refused_exactly_when_the_kernels_own_strict_validation_refuse
 def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     try:
         found = parse(data, TABLE)
-    except Malformed as refused:
-        assert refused.errno in {EINVAL, ERANGE}
-    else:
-        assert (found.get(BYTE) or 0) <= 4
-        assert 2 <= len(found.get(BLOB) or b"ab") <= 4
+    except Malformed:
+        return
+    assert (found.get(BYTE) or 0) <= 4
+    assert 2 <= len(found.get(BLOB) or b"ab") <= 4
 
 
 @given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=20)), max_size=5))

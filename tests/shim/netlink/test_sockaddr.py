@@ -17,7 +17,7 @@ remotes = st.one_of(
     st.builds(Remote, st.ip_addresses(v=4), ports),
     st.builds(
         Remote,
-        st.ip_addresses(v=6).filter(lambda address: address.ipv4_mapped is None),
+        st.ip_addresses(network="2000::/3") | st.ip_addresses(network="fe80::/10"),
         ports,
         st.integers(0, 0xFFFFFFFF),
     ),

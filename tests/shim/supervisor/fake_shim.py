@@ -4,6 +4,7 @@ Serves family ovpn-dco-v2 with the commands of netlink_client.py, and RTM_NEWLIN
 """
 
 import os
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ class FakeHandler:
         return handled
 
     def _one(self, handled, protocol, kind, sequence, whole, caller):
-        if protocol == nl.ROUTE and kind == RTM_NEWLINK and b"ovpn-dco\0" in whole:
+        if protocol == nl.ROUTE and kind == RTM_NEWLINK and b"ovpn-dco" in whole:
             handled.kernel_messages.append(nl.message(NOOP, b"", sequence))
         elif protocol == nl.GENERIC and kind == nl.CONTROL_FAMILY and b"ovpn-dco-v2\0" in whole:
             attribute = struct.pack("=HHH2x", 6, 1, nl.FAKE_FAMILY)  # CTRL_ATTR_FAMILY_ID
@@ -122,6 +123,8 @@ class FakeHandler:
 def open_fake_session(target, _handoff, _log):
     if target == "refused":
         raise ValueError("this target cannot be")
+    if target == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
     return FakeHandler()
 
 

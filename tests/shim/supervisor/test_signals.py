@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane_shim.supervisor import signals
+
+
+@pytest.fixture
+def reader():
+    before = signals.block({signal.SIGUSR1, signal.SIGUSR2})
+    made = signals.SignalReader({signal.SIGUSR1, signal.SIGUSR2})
+    yield made
+    made.close()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@given(st.sets(st.integers(1, 64)))
+def test_mask_survives_a_command_line(mask):
+    assert signals.decode_mask(signals.encode_mask(mask)) == mask
+
+
+def test_signal_of_a_process_is_read(reader):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert reader.read() == [signals.Received(signal.SIGUSR1, from_kernel=False)]
+
+
+def test_several_signals_are_read_at_once(reader):
+    os.kill(os.getpid(), signal.SIGUSR2)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert {received.number for received in reader.read()} == {signal.SIGUSR1, signal.SIGUSR2}
+
+
+def test_nothing_is_read_when_nothing_is_pending(reader):
+    assert reader.read() == []
+
+
+def test_block_tells_the_mask_from_before(reader):
+    assert {signal.SIGUSR1, signal.SIGUSR2} <= signals.block({signal.SIGURG})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
+
+
+def test_exec_finds_what_python_changed_restored():
+    code = """
+import os, signal
+from controlplane_shim.supervisor import signals
+signals.restore_for_exec({signal.SIGUSR1})
+os.execv("/bin/grep", ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert found == ["SigBlk:", "0000000000000200", "SigIgn:", "0000000000000000"]
+
+
+def test_signal_that_waited_ends_the_process_at_the_restoration():
+    code = """
+import os, signal
+from controlplane_shim.supervisor import signals
+signals.block({signal.SIGINT})
+os.kill(os.getpid(), signal.SIGINT)
+signals.restore_for_exec(set())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
