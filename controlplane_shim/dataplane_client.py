@@ -49,8 +49,8 @@ class DataPlaneError(Exception):
 
     @property
     def gone(self) -> bool:
-        """Whether nobody answered, or nobody will. Any other error was sent by a daemon that is alive."""
-        is_final = self.reason in {"", "SHUTTING_DOWN"}
+        """Whether nobody answered, or nobody will. Any other error was sent by a daemon that goes on."""
+        is_final = self.reason in {"", "SHUTTING_DOWN", "WORKER_FAILED"}
         return is_final and self.code in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 

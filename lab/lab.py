@@ -27,6 +27,9 @@ from lab.waiting import wait_until
 MARK: Final = "OVPN_LAB"
 """Environment variable with the lab's name in every process started here, and so in their children too."""
 
+GRACE_SECONDS: Final = 3
+"""How long a process may outlive the one that started it before it counts as left behind."""
+
 
 class Lab:
     """Namespaces `ovpn-<random>-<label>`, links between them, processes in them; logs go to `directory`."""
@@ -103,7 +106,9 @@ class Lab:
             shutil.rmtree(self.sockets, ignore_errors=True)
 
     def _end_strays(self, namespace: Namespace) -> None:
-        with suppress(RuntimeError):  # a namespace whose creation was cut short has no list of processes
+        with suppress(TimeoutError, RuntimeError):  # a namespace whose creation was cut short has no processes
+            wait_until(lambda: not namespace.pids(), "no process", timeout_seconds=GRACE_SECONDS)
+        with suppress(RuntimeError):
             for pid in namespace.pids():
                 self.strays.append(f"{pid} {command_line(pid)}")
                 with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Stock OpenVPN 2.6 as server and client. Knows its options, log and status file; must not know the service.
+"""Stock OpenVPN 2.6 as server and client. Knows its options, log and management socket; must not know the service.
 
 A program put in front of it (`front`, such as the shim) is just more words on the command line; without one, OpenVPN
 is told to leave the kernel's data channel offload alone.
@@ -7,7 +7,7 @@ is told to leave the kernel's data channel offload alone.
 from __future__ import annotations
 
 import re
-import time
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ PORT: Final = 1194
 DEVICE: Final = "tun0"
 SERVER_VPN_IPV4: Final = "10.8.0.1"
 SERVER_VPN_IPV6: Final = "fd00:8::1"
+MANAGEMENT_SECONDS: Final = 10
 INITIALIZED: Final = "Initialization Sequence Completed"
 
 
@@ -79,7 +80,7 @@ class OpenVpn:
 
 @dataclass(frozen=True, slots=True)
 class ClientStatus:
-    """A client's line in the server's status file. Bytes are those of the link, control channel included."""
+    """A client's line in the server's status. Bytes are those of the link, control channel included."""
 
     common_name: str
     real_address: str
@@ -94,15 +95,13 @@ class ClientStatus:
 class Server(OpenVpn):
     """A started server."""
 
-    def __init__(self, namespace: Namespace, process: Process, pid_file: Path, status_file: Path) -> None:
+    def __init__(self, namespace: Namespace, process: Process, pid_file: Path, management: Path) -> None:
         super().__init__(namespace, process, pid_file)
-        self._status_file = status_file
+        self._management = management
 
     def status(self) -> dict[str, ClientStatus]:
-        """The clients by common name, as the server sees them after the moment of the call."""
-        called = time.time()
-        text = wait_until(lambda: self._status_since(called), "a new status file")
-        rows = [line.split("\t") for line in text.splitlines() if line.startswith("CLIENT_LIST\t")]
+        """The clients by common name, as the server sees them now; asked for over its management socket."""
+        rows = [line.split("\t") for line in self._ask("status 3") if line.startswith("CLIENT_LIST\t")]
         return {
             row[1]: ClientStatus(
                 common_name=row[1],
@@ -117,11 +116,16 @@ class Server(OpenVpn):
             for row in rows
         }
 
-    def _status_since(self, moment: float) -> str:
-        """The status file if it is whole and of a later second than `moment`, else nothing."""
-        text = self._status_file.read_text() if self._status_file.exists() else ""
-        written = re.search(r"^TIME\t.*\t(\d+)$", text, re.MULTILINE)
-        return text if written and int(written.group(1)) > moment and text.rstrip().endswith("END") else ""
+    def _ask(self, question: str) -> list[str]:
+        """The lines of an answer, which ends with END; notices (">…") are left out."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(MANAGEMENT_SECONDS)
+            connection.connect(str(self._management))
+            with connection.makefile("rw") as stream:
+                stream.write(f"{question}\n")
+                stream.flush()
+                lines = [line.rstrip() for line in iter(stream.readline, "END\n")]
+        return [line for line in lines if not line.startswith(">")]
 
 
 def start_server(  # noqa: PLR0913 - each is a different thing
@@ -135,7 +139,7 @@ def start_server(  # noqa: PLR0913 - each is a different thing
     label: str = "server",
 ) -> Server:
     """Starts a server in a namespace. `extra` are further lines of its configuration."""
-    status_file = lab.directory / f"{label}.status"
+    management = lab.sockets / f"{label}.management"
     lines = [
         "mode server",
         "tls-server",
@@ -146,12 +150,11 @@ def start_server(  # noqa: PLR0913 - each is a different thing
         f"port {PORT}",
         f"keepalive {settings.keepalive[0]} {settings.keepalive[1]}",
         f"reneg-sec {settings.reneg_seconds}",
-        f"status {status_file} 1",
-        "status-version 3",
+        f"management {management} unix",
         *extra,
     ]
     process, pid_file = _start(lab, namespace, credentials, settings, lines, front, label)
-    return Server(namespace, process, pid_file, status_file)
+    return Server(namespace, process, pid_file, management)
 
 
 def start_client(  # noqa: PLR0913 - each is a different thing

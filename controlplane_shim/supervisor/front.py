@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import signal
 import sys
@@ -43,8 +42,7 @@ class Front:
         self._signals = signals.SignalReader(_READ)
         self._lifeline, theirs = Lifeline.pair()
         own = ["--fd", str(theirs.pass_on()), "--signal-mask", signals.encode_mask(mask)]
-        # posix_spawn closes nothing: the user's own descriptors reach the program, as in a shell's <(command)
-        os.posix_spawn(supervisor[0], [*supervisor, *own, "--", *program], processes.original_environment())
+        processes.spawn([*supervisor, *own, "--", *program])
         theirs.close()
         self._program: Started | Backgrounded | None = None
         self._held_back: set[int] = set()
@@ -123,7 +121,7 @@ def run(supervisor: Sequence[str], program: Sequence[str]) -> int:
 
 
 def _die_of(number: int) -> int:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # the program left one
+    libc.forbid_core_dump()  # the program's own tells more
     with contextlib.suppress(OSError):  # SIGKILL has no disposition
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from functools import cache
 
+PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
 SYS_PIDFD_GETFD = 438  # the same number on every architecture
@@ -60,6 +61,11 @@ def set_child_subreaper() -> None:
 def set_no_new_privileges() -> None:
     """Set-uid programs give no privileges any more; what seccomp(2) wants of a caller without CAP_SYS_ADMIN."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def forbid_core_dump() -> None:
+    """Neither a file nor a core handler gets this process (prctl(2)); a limit of 0 would not keep it from a handler."""
+    _prctl(PR_SET_DUMPABLE, 0)
 
 
 def signalfd(signals: Iterable[int]) -> int:

@@ -17,7 +17,7 @@ from controlplane_shim.supervisor import processes
 from controlplane_shim.supervisor.lifeline import Backgrounded, Ended, Lifeline
 from controlplane_shim.supervisor.listener import Listener, Notification, NotificationGone
 from controlplane_shim.supervisor.notices import Notices
-from controlplane_shim.supervisor.program import MovedToBackground, Program
+from controlplane_shim.supervisor.program import MovedToBackground, Program, ProgramEnded
 from controlplane_shim.supervisor.signals import SignalReader
 
 SIGNALS = (signal.SIGTERM, signal.SIGCHLD)
@@ -103,16 +103,14 @@ class Loop:
         if any(received.number == signal.SIGTERM for received in self._signals.read()):
             self._log.info("asked to end, ending the program", pid=self._program.pid)
             self._program.end(GRACE_SECONDS)
-        for event in self._program.reap():  # always: signals of one kind are merged
-            if isinstance(event, MovedToBackground):
-                self._log.info("program went to the background", pid=event.pid)
-                self._lifeline.send(Backgrounded(event.pid, event.pidfd))
+        match self._program.reap():
+            case MovedToBackground(pid, pidfd):
+                self._log.info("program went to the background", pid=pid)
+                self._lifeline.send(Backgrounded(pid, pidfd))
                 processes.detach_from_terminal()
-            else:
-                self._log.debug("program ended", code=event.code, signal=event.signal)
-                self._ended = Ended(event.code, event.signal)
-                if self._fatal:
-                    self._ended = Ended(EXIT_DATA_PLANE_GONE, text=self._fatal)
+            case ProgramEnded(code, number):
+                self._log.debug("program ended", code=code, signal=number)
+                self._ended = Ended(EXIT_DATA_PLANE_GONE, text=self._fatal) if self._fatal else Ended(code, number)
 
     def _forward(self, notices: Notices) -> None:
         try:

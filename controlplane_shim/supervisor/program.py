@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -59,6 +59,7 @@ class Program:
         self._control = control
         self._executable = processes.find_executable(command[0])
         self._kill_at_seconds: float | None = None
+        self._exit_code: int | None = None
 
     @classmethod
     def launch(cls, command: Sequence[str], mask: frozenset[int]) -> Self:
@@ -67,7 +68,7 @@ class Program:
         with theirs:
             theirs.set_inheritable(True)
             fixed = [sys.executable, "-P", "-m", launcher.__name__, str(theirs.fileno()), signals.encode_mask(mask)]
-            pid = os.posix_spawn(sys.executable, [*fixed, *command], processes.original_environment())
+            pid = processes.spawn([*fixed, *command])
         return cls(command, pid, ours)
 
     @property
@@ -125,53 +126,65 @@ class Program:
             self._signal(signal.SIGKILL)
             self._kill_at_seconds += 1  # again, should the one killed have left a successor
 
-    def reap(self) -> list[MovedToBackground | ProgramEnded]:
-        """Takes the ends of all children that have died; what that means for the program."""
-        events: list[MovedToBackground | ProgramEnded] = []
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return events
-            if not pid:
-                return events
+    def reap(self) -> MovedToBackground | ProgramEnded | None:
+        """Takes the ends of all children that have died; what that means for the program. Call it at each SIGCHLD."""
+        for pid, code in _dead_children():
             if pid == self._pid:
-                events.append(self._main_ended(os.waitstatus_to_exitcode(status)))
+                self._exit_code = code
+        if self._exit_code is None:
+            return None
+        if self._exit_code == 0:
+            try:
+                successor = self._successor()
+            except _Undecided:
+                return None
+            if successor is not None:
+                return self._follow(successor)
+        return ProgramEnded(max(self._exit_code, 0), max(-self._exit_code, 0))
 
     def close(self) -> None:
         """Closes the descriptors; a launcher that still waits for go() ends by it."""
         self._control.close()
         os.close(self._pidfd)
 
-    def _main_ended(self, code: int) -> MovedToBackground | ProgramEnded:
-        if code == 0:
-            successor = self._successor()
-            if successor is not None:
-                os.close(self._pidfd)
-                self._pid, self._pidfd = successor, os.pidfd_open(successor)
-                if self._kill_at_seconds is not None:
-                    self._signal(signal.SIGTERM)
-                return MovedToBackground(self._pid, self._pidfd)
-        return ProgramEnded(max(code, 0), max(-code, 0))
-
     def _successor(self) -> int | None:
-        """The daemon that the main process left.
+        """The daemon that the main process left. Raises _Undecided.
 
         The newest orphan with the same executable: a helper process of a plugin may have the same one, but was forked
         before the daemon was.
         """
-        if self._executable is None:
-            return None
         orphans = processes.children_of(os.getpid())
-        same = [child.pid for child in orphans if self._executable == _executable_or_none(child.pid)]
+        same = [child.pid for child in orphans if _executable(child.pid) == self._executable is not None]
         return same[-1] if same else None
+
+    def _follow(self, successor: int) -> MovedToBackground:
+        os.close(self._pidfd)
+        self._pid, self._pidfd, self._exit_code = successor, os.pidfd_open(successor), None
+        if self._kill_at_seconds is not None:
+            self._signal(signal.SIGTERM)
+        return MovedToBackground(self._pid, self._pidfd)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
 
-def _executable_or_none(pid: int) -> processes.FileIdentity | None:
-    with contextlib.suppress(OSError):
-        return processes.executable(pid)
-    return None
+class _Undecided(Exception):  # noqa: N818 - names the fact
+    """A child is about to die and may leave the daemon to us; then there will be another SIGCHLD."""
+
+
+def _executable(child: int) -> processes.FileIdentity | None:
+    """What a child executes, None if that is hidden. Raises _Undecided."""
+    try:
+        return processes.executable(child)
+    except PermissionError:
+        return None
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise _Undecided from error
+
+
+def _dead_children() -> Iterator[tuple[int, int]]:
+    """Pids and exit codes, negative for a signal, of the children that have died."""
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            yield found[0], os.waitstatus_to_exitcode(found[1])

@@ -45,7 +45,7 @@ COMMAND_TIMEOUT_S: Final = 10.0
 
 
 class Engine:
-    """All devices. To be made where an event loop runs, and closed there.
+    """All devices. To be used in one event loop, and closed there.
 
     instance_id: random; whoever sees another one knows that everything of before is gone.
     """

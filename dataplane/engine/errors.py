@@ -246,13 +246,15 @@ def worker_failed(device: str, detail: str) -> EngineError:
 
 
 def worker_refused(device: str, reply: Reply) -> EngineError:
-    """The worker did not do what it was told, for the reason it gives."""
+    """The worker did not do what it was told, for the reason it gives; one that is not known is INTERNAL."""
+    kind = _KIND_OF_WORKER_ERROR.get(reply.error)
+    detail = reply.detail or reply.error
     return EngineError(
-        _KIND_OF_WORKER_ERROR.get(reply.error, ErrorKind.INTERNAL),
-        reply.error,
-        f"the worker of device {device!r} refused: {reply.detail or reply.error}",
+        kind or ErrorKind.INTERNAL,
+        reply.error if kind else "INTERNAL",
+        f"the worker of device {device!r} refused: {detail}",
         device=device,
-        detail=reply.detail,
+        detail=detail,
     )
 
 

@@ -63,7 +63,7 @@ class Supervisor:
         self._process: WorkerProcess | None = None
         self._link: WorkerLink | None = None
         self._deaths: deque[float] = deque(maxlen=DEATHS_MAX)
-        self._log = structlog.get_logger().bind(device=device)
+        self._log = structlog.get_logger(device=device)
 
     @property
     def worker_pid(self) -> int:

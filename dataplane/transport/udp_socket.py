@@ -60,8 +60,10 @@ def bind_udp(address: IPv4Address | IPv6Address, port: int, *, ipv6_only: bool =
 
 
 def enlarge_buffers(udp: socket.socket) -> None:
-    """Gives a socket BUFFER_BYTES each way, or what the system allows (net.core.rmem_max) without CAP_NET_ADMIN."""
+    """Gives a socket that has less BUFFER_BYTES each way; without CAP_NET_ADMIN what net.core.rmem_max allows."""
     for force, option in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        if udp.getsockopt(socket.SOL_SOCKET, option) >= BUFFER_BYTES:
+            continue
         try:
             udp.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
         except PermissionError:

@@ -22,7 +22,7 @@ def in_network_namespace(path: str, function: Callable[[], T]) -> T:
 
     An empty path means the caller's namespace. The function runs in a thread of its own, which ends
     with it: no other thread is affected, and no failure can leave one in the wrong namespace. Blocks
-    meanwhile. Raises what the function raises, and OSError: ENOENT, no such path; EINVAL, not a network
+    meanwhile. Raises what the function raises, and OSError whose filename is `path`: ENOENT, no such path; EINVAL, not a network
     namespace; EPERM, no CAP_SYS_ADMIN.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:

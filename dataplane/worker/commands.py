@@ -42,6 +42,9 @@ from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, KeySlot, Mode
 from dataplane.worker.packet_path import PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
+"""A day, as in the API."""
+ROWS_MAX: Final = PEER_ID_UNDEF + 1
+"""One for the device, and one for each peer-id."""
 
 
 class Refused(Exception):  # noqa: N818 - the leaf names the fact
@@ -93,7 +96,7 @@ class Commands:
     def _configure(self, command: Configure, tun_fd: int, page_fd: int) -> None:
         if self._device is not None:
             raise ValueError("Configure a second time")
-        page = StatisticsPage(page_fd, command.rows)
+        page = StatisticsPage(page_fd, _in_range("rows", command.rows, 1, ROWS_MAX))
         channel = DataChannel(Mode(command.mode), _row(page, DEVICE_ROW))
         self.path = PacketPath(channel, TunDevice(tun_fd), self._poller)
         self._device = _DeviceCommands(self.path, page)
@@ -110,7 +113,7 @@ class _DeviceCommands:
             case AddSocket():
                 self._add_socket(command.socket_id, descriptors[0])
             case RemoveSocket():
-                self._path.remove_transport(self._transport(command.socket_id).socket_id)
+                self._path.remove_transport(self._transport(command.socket_id))
             case AddPeer():
                 self._add_peer(command)
             case UpdatePeer():

@@ -53,9 +53,9 @@ class PacketPath:
             self._poller.register(transport.fd, EPOLLIN | EPOLLRDHUP)
             self._watched[transport.fd] = transport
 
-    def remove_transport(self, socket_id: int) -> None:
-        """Closes a socket that is there. Packets to peers that still use it are dropped (TX_SEND_FAILED)."""
-        transport = self._transports.pop(socket_id)
+    def remove_transport(self, transport: UdpTransport) -> None:
+        """Closes a socket. Packets to peers that still use it are dropped (TX_SEND_FAILED)."""
+        del self._transports[transport.socket_id]
         self._unwatch(transport)
         transport.close()
 

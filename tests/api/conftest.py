@@ -219,8 +219,8 @@ def peer_message(**fields: Any) -> peer_pb2.Peer:
 
 ENCRYPT_KEY: Final = bytes(range(0x21, 0x41))
 DECRYPT_KEY: Final = bytes(range(0x41, 0x61))
-ENCRYPT_TAIL: Final = b"tail-enc"
-DECRYPT_TAIL: Final = b"tail-dec"
+ENCRYPT_TAIL: Final = b"QqZz9876"
+DECRYPT_TAIL: Final = b"WwXx5432"
 SECRETS: Final = (ENCRYPT_KEY, DECRYPT_KEY, ENCRYPT_TAIL, DECRYPT_TAIL)
 
 

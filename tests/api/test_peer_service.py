@@ -334,7 +334,7 @@ async def test_other_calls_run_while_a_stream_is_not_read(api: Api) -> None:
     assert stream.cancel()
 
 
-UPDATES = [
+UPDATES: list[tuple[str, dict[str, Any]]] = [
     ("remote", {"remote": common_pb2.Endpoint(address="203.0.113.5", port=5)}),
     ("local_address", {"local_address": "192.0.2.9"}),
     ("vpn_ipv4", {"vpn_ipv4": "10.8.0.77"}),

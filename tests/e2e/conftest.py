@@ -13,6 +13,7 @@ from lab.interrupts import raise_on_ending_signals
 from lab.lab import MARK, Lab, OpenLab
 from lab.netns import ip
 from lab.pki import Authority
+from lab.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +68,22 @@ def lab(open_lab: OpenLab) -> Iterator[Lab]:
         yield lab
 
 
+@pytest.fixture(scope="session")
+def shared_data_plane(open_lab: OpenLab) -> Iterator[DataPlane]:
+    with open_lab() as lab:
+        yield DataPlane(lab)
+
+
 @pytest.fixture
-def data_plane(lab: Lab) -> DataPlane:
+def data_plane(lab: Lab, shared_data_plane: DataPlane) -> Iterator[DataPlane]:
+    """A daemon for tests that do it no harm. When the test's processes have been stopped it must be empty again."""
+    assert shared_data_plane.devices() == []
+    yield shared_data_plane
+    lab.close()
+    wait_until(lambda: not shared_data_plane.devices(), "no device in the daemon")
+
+
+@pytest.fixture
+def own_data_plane(lab: Lab) -> DataPlane:
+    """A daemon that the test may kill."""
     return DataPlane(lab)

@@ -27,7 +27,7 @@ def test_every_client_reaches_the_server(tunnel: Tunnel, address: str) -> None:
         assert traffic.ping(tunnel.lab, client.namespace, address).lost == 0
 
 
-def test_the_status_file_lists_both_clients(tunnel: Tunnel) -> None:
+def test_the_server_lists_both_clients(tunnel: Tunnel) -> None:
     clients = tunnel.server.status()
     assert set(clients) == {"client0", "client1"}
     assert {client.cipher for client in clients.values()} == {Settings().cipher}

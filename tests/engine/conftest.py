@@ -40,6 +40,7 @@ from dataplane.messages import (
     Command,
     Configure,
     InstallKey,
+    PeerExpired,
     RemovePeer,
     RemoveSocket,
     Reply,
@@ -320,3 +321,16 @@ def fill_row(worker: FakeWorker, peer_id: int, start: int) -> None:
     """Counts start, start + 1, … in the traffic columns of a peer."""
     for offset, column in enumerate(range(Column.VPN_RX_BYTES, Column.LINK_TX_PACKETS + 1)):
         worker.count(peer_id, column, start + offset)
+
+
+def expire_before_removal(launcher: FakeLauncher) -> None:
+    """The next RemovePeer comes when the worker has just removed the peer itself."""
+    worker = launcher.worker
+
+    def expire(command: Command) -> str:
+        assert isinstance(command, RemovePeer)
+        del worker.reactions[RemovePeer]
+        worker.say(PeerExpired(command.peer_id, worker.peers.pop(command.peer_id).uid))
+        return "PEER_NOT_FOUND"
+
+    worker.reactions[RemovePeer] = expire

@@ -57,5 +57,7 @@ def test_an_errno_is_given_by_name() -> None:
 
 
 def test_an_unknown_refusal_of_a_worker_is_internal() -> None:
-    assert errors.worker_refused("blue", Reply(1, "STRANGE")).kind is ErrorKind.INTERNAL
-    assert errors.worker_refused("blue", Reply(1, "PEER_NOT_FOUND")).kind is ErrorKind.NOT_FOUND
+    strange = errors.worker_refused("blue", Reply(1, "STRANGE"))
+    assert (strange.kind, strange.reason, strange.metadata["detail"]) == (ErrorKind.INTERNAL, "INTERNAL", "STRANGE")
+    known = errors.worker_refused("blue", Reply(1, "PEER_NOT_FOUND"))
+    assert (known.kind, known.reason) == (ErrorKind.NOT_FOUND, "PEER_NOT_FOUND")

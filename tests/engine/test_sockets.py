@@ -108,10 +108,10 @@ async def test_a_failed_bind_leaves_nothing(engine: Engine, resources: FakeResou
 async def test_a_socket_that_the_worker_refuses_is_closed(engine: Engine, launcher: FakeLauncher) -> None:
     await make_device(engine)
     before = open_fds()
-    launcher.worker.reactions[AddSocket] = lambda _: "NOT_A_UDP_SOCKET"
+    launcher.worker.reactions[AddSocket] = lambda _: "SOCKET_EXISTS"
     with pytest.raises(EngineError) as caught:
         await engine.create_socket(socket_spec())
-    assert caught.value.reason == "NOT_A_UDP_SOCKET"
+    assert caught.value.reason == "SOCKET_EXISTS"
     with pytest.raises(EngineError):
         await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
     assert (engine.list_sockets("d"), open_fds()) == ([], before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -26,10 +25,9 @@ from dataplane.engine.watch import Watch
 from dataplane.messages import (
     AddPeer,
     AddSocket,
+    Command,
     Configure,
     DeviceClosed,
-    Endpoint,
-    PeerFloated,
     RemoveSocket,
     Reply,
     Stop,
@@ -146,15 +144,6 @@ async def test_a_worker_that_talks_nonsense_is_replaced(
     assert launcher.workers[0].returncode == -9
 
 
-async def test_a_worker_that_names_no_address_is_replaced(engine: Engine, launcher: FakeLauncher) -> None:
-    await make_ready(engine)
-    await engine.create_peer(peer_spec(1))
-    async with engine.watch() as watch:
-        launcher.worker.say(PeerFloated(1, 1, Endpoint(b"12345", 1)))
-        (event,) = await restarted(watch)
-    assert isinstance(event, PeerDeleted)
-
-
 async def test_an_answer_to_nothing_is_ignored(engine: Engine, launcher: FakeLauncher) -> None:
     await make_ready(engine)
     launcher.worker.say(Reply(999, "PEER_NOT_FOUND"))
@@ -198,41 +187,42 @@ async def test_a_deletion_of_a_socket_cut_short_can_be_repeated(engine: Engine, 
     assert engine.list_sockets("d") == []
 
 
-@pytest.fixture
-async def impatient_engine(launcher: FakeLauncher, resources: FakeResources) -> AsyncIterator[Engine]:
-    """An engine that waits 50 ms for an answer."""
-    engine = Engine(limits=LIMITS, worker_launcher=launcher, resources=resources, command_timeout_s=0.05)
-    yield engine
-    await engine.close()
+def set_patience(engine: Engine, seconds: float) -> None:
+    """How long device "d" waits for its worker from now on; with 0 no answer comes in time."""
+    engine._devices["d"]._supervisor._command_timeout_s = seconds
 
 
-async def test_a_worker_that_does_not_answer_is_killed_and_replaced(
-    impatient_engine: Engine, launcher: FakeLauncher
-) -> None:
-    await make_ready(impatient_engine)
+async def test_a_worker_that_does_not_answer_is_killed_and_replaced(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
     launcher.worker.reactions[AddPeer] = lambda _: None
-    async with impatient_engine.watch() as watch:
+    launcher.prepare = lambda _: set_patience(engine, 60)
+    set_patience(engine, 0)
+    async with engine.watch() as watch:
         with pytest.raises(EngineError) as caught:
-            await impatient_engine.create_peer(peer_spec(1))
+            await engine.create_peer(peer_spec(1))
         await restarted(watch)
     assert caught.value.reason == "WORKER_RESTARTING"
     assert launcher.workers[0].returncode == -9
 
 
 async def test_a_worker_that_does_not_answer_at_first_fails_the_creation(
-    impatient_engine: Engine, launcher: FakeLauncher
+    launcher: FakeLauncher, resources: FakeResources
 ) -> None:
-    launcher.prepare = lambda worker: worker.reactions.update({Configure: lambda _: None})
+    engine = Engine(limits=LIMITS, worker_launcher=launcher, resources=resources, command_timeout_s=0)
     with pytest.raises(EngineError) as caught:
-        await make_device(impatient_engine)
+        await make_device(engine)
     assert caught.value.reason == "WORKER_FAILED"
     assert launcher.worker.returncode == -9
 
 
-async def test_a_worker_that_says_stop_but_lives_on_is_killed(impatient_engine: Engine, launcher: FakeLauncher) -> None:
-    await make_device(impatient_engine)
-    launcher.worker.reactions[Stop] = lambda _: ""
-    await impatient_engine.delete_device("d")
+async def test_a_worker_that_says_it_stops_but_lives_on_is_killed(engine: Engine, launcher: FakeLauncher) -> None:
+    def only_say_so(_: Command) -> str:
+        set_patience(engine, 0)
+        return ""
+
+    await make_device(engine)
+    launcher.worker.reactions[Stop] = only_say_so
+    await engine.delete_device("d")
     assert launcher.worker.returncode == -9
 
 

@@ -8,17 +8,17 @@ from functools import partial
 import pytest
 
 from dataplane.engine.engine import Engine
-from dataplane.engine.types import DeviceCreated, DeviceDeleted, DeviceView, Event, PeerCreated, PeerDeleted, PeerView
+from dataplane.engine.types import DeviceCreated, DeviceDeleted, DeviceView, Event, PeerCreated, PeerView
 from dataplane.engine.watch import BACKLOG_MAX, EventLog, Watch, WatchTooSlow
 from tests.engine.conftest import (
     FakeLauncher,
+    FakeResources,
     fill_row,
     make_device,
     make_ready,
     next_event,
     next_events,
     peer_spec,
-    socket_spec,
 )
 
 
@@ -165,7 +165,8 @@ async def test_a_left_watch_keeps_nothing(log: EventLog) -> None:
     assert watch.backlog == 0
 
 
-async def test_pacing_waits_for_a_reader_that_is_reading(log: EventLog) -> None:
+async def test_pacing_waits_for_a_reader_that_is_reading(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataplane.engine.watch._PATIENCE_S", 60.0)
     async with Watch("", log, NoInventory()) as watch:
         publish(log, BACKLOG_MAX)
 
@@ -180,13 +181,33 @@ async def test_pacing_waits_for_a_reader_that_is_reading(log: EventLog) -> None:
         await reader
 
 
-async def test_a_reader_that_keeps_up_sees_a_big_device_go(engine: Engine, launcher: FakeLauncher) -> None:
-    del launcher
-    await make_device(engine)
-    await engine.create_socket(socket_spec())
-    await engine.create_peer(peer_spec(1))
+async def test_pacing_does_not_wait_for_ever(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataplane.engine.watch._PATIENCE_S", 0.0)
+    async with Watch("", log, NoInventory()) as watch:
+        publish(log, BACKLOG_MAX)
+        await log.pace()
+        assert watch.backlog == BACKLOG_MAX
+
+
+async def test_a_reader_that_keeps_up_misses_nothing_of_a_mass_deletion(
+    launcher: FakeLauncher, resources: FakeResources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataplane.engine.watch.BACKLOG_MAX", 100)
+    monkeypatch.setattr("dataplane.engine.watch._PATIENCE_S", 60.0)
+    monkeypatch.setattr("dataplane.engine.peers._EVENTS_BETWEEN_PAUSES", 10)
+    engine = Engine(worker_launcher=launcher, resources=resources)
+    await make_ready(engine)
+    for peer_id in range(300):
+        await engine.create_peer(peer_spec(peer_id))
+
+    async def read_all(watch: Watch) -> int:
+        count = 0
+        async for _ in watch:
+            count += 1
+            await asyncio.sleep(0)
+        return count
+
     async with engine.watch() as watch:
-        await engine.delete_device("d")
-        first, second = await next_events(watch, 2)
-    assert isinstance(first, PeerDeleted)
-    assert isinstance(second, DeviceDeleted)
+        reader = asyncio.create_task(read_all(watch))
+        await engine.close()
+        assert await reader == 301

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import queue
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from errno import ENOENT
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -22,7 +26,7 @@ from controlplane_shim import adoption
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import Bell, EventFeed
 from controlplane_shim.offload import Offload
-from controlplane_shim.operations import Done, Family, NewKey, NewLink, NewPeer, Remote
+from controlplane_shim.operations import Done, Failed, Family, NewKey, NewLink, NewPeer, Outcome, Remote
 from controlplane_shim.selftest import Link
 
 INSTANCE = "0123"
@@ -33,8 +37,36 @@ CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
 
 
+def descriptors() -> list[str]:
+    """What this process has open."""
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+
+
+def bring_up(interface: str) -> None:
+    """SIOCGIFFLAGS, then SIOCSIFFLAGS with IFF_UP (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = bytearray(struct.pack("16s24x", interface.encode()))
+        fcntl.ioctl(any_socket, 0x8913, request)
+        request[16] |= 1
+        fcntl.ioctl(any_socket, 0x8914, request)
+
+
+def errno_of(outcome: Outcome) -> int:
+    assert isinstance(outcome, Failed)
+    return outcome.errno
+
+
 def is_readable(fd: int, within_seconds: float = 0) -> bool:
     return bool(select.select([fd], [], [], within_seconds)[0])
+
+
+class Clock:
+    """Stands still, unless it is set."""
+
+    seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 class FakeWatch:
@@ -98,7 +130,7 @@ class FakeDataPlane:
         self._note("create_device", request)
 
     def delete_device(self, name: str, timeout_seconds: float = 5) -> None:
-        self._note("delete_device", name)
+        self._note("delete_device", name, timeout_seconds)
 
     def adopt_socket(self, device: str, name: str, token: str) -> None:
         self._note("adopt_socket", device, name, token)
@@ -187,6 +219,24 @@ class FakeHandoff:
 
     def close(self) -> None:
         self.closed = True
+
+
+@dataclass
+class FakeConnector:
+    """Gives what it has; handoff None: there is no hand-off socket."""
+
+    dataplane: FakeDataPlane
+    handoff: FakeHandoff | None
+    handoff_paths: list[str] = field(default_factory=list)
+
+    def open_dataplane(self) -> FakeDataPlane:
+        return self.dataplane
+
+    def open_handoff(self, advertised_path: str) -> FakeHandoff:
+        self.handoff_paths.append(advertised_path)
+        if self.handoff is None:
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+        return self.handoff
 
 
 class FakeCaller:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from errno import EBUSY, EIO, EPERM
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +15,7 @@ from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import EventFeed
 from controlplane_shim.operations import NewLink
 from controlplane_shim.selftest import Link
-from tests.shim.conftest import FAMILY, GONE, INSTANCE, FakeDataPlane, FakeHandoff, FakeLinux
+from tests.shim.conftest import FAMILY, GONE, INSTANCE, FakeDataPlane, FakeHandoff, FakeLinux, descriptors
 
 EXISTS = DataPlaneError("ALREADY_EXISTS", "DEVICE_EXISTS", "there is one")
 LIMIT = DataPlaneError("RESOURCE_EXHAUSTED", "DEVICE_LIMIT", "enough")
@@ -23,14 +23,14 @@ TUN0 = NewLink("tun0", "ovpn-dco", multipeer=True)
 
 
 @pytest.fixture
-def link(dataplane: FakeDataPlane, handoff: FakeHandoff, linux: FakeLinux) -> Any:
+def link(
+    dataplane: FakeDataPlane,
+    handoff: FakeHandoff,
+    linux: FakeLinux,  # noqa: ARG001 - takes the place of Linux
+) -> Iterator[Link]:
     feed = EventFeed(dataplane, INSTANCE, lambda: None)
     yield Link(dataplane, handoff, feed)
     feed.close()
-
-
-def descriptors() -> list[str]:
-    return os.listdir("/proc/self/fd")
 
 
 def methods(dataplane: FakeDataPlane) -> list[str]:
@@ -55,7 +55,7 @@ def test_a_device_is_handed_over_created_and_followed(link: Link, dataplane: Fak
 
 
 @pytest.mark.parametrize("name", ["_tun", "tün", "a@b", "-x"])
-def test_a_name_that_the_data_plane_would_refuse_is_replaced(link: Link, dataplane: FakeDataPlane, name: str) -> None:
+def test_a_name_that_the_data_plane_would_refuse_is_replaced(link: Link, name: str) -> None:
     assert make_device(link, NewLink(name, "ovpn-dco", True), FAMILY).name == f"ifindex-100.{namespace()}"
 
 

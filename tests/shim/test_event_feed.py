@@ -96,7 +96,7 @@ def test_following_ends_in_time_without_a_bookmark(dataplane: FakeDataPlane, fee
     assert dataplane.watches["a"][0].cancelled
 
 
-def test_closing_ends_the_threads(dataplane: FakeDataPlane, feed: EventFeed) -> None:
+def test_closing_ends_the_threads(feed: EventFeed) -> None:
     feed.follow("a", 5)
     feed.follow("b", 5)
     threads = [thread for _, thread in feed._streams.values()]

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from errno import EPERM
+from pathlib import Path
 
 import pytest
 
 from controlplane_shim import selftest
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import Bell
-from controlplane_shim.selftest import LIVENESS_DEVICE, DaemonConnector, Link, NotReadyError, establish
-from tests.shim.conftest import GONE, FakeCaller, FakeDataPlane, FakeHandoff
-
-
-@dataclass
-class FakeConnector:
-    """Gives what it has; handoff None: there is no hand-off socket."""
-
-    dataplane: FakeDataPlane
-    handoff: FakeHandoff | None
-    handoff_paths: list[str] = field(default_factory=list)
-
-    def open_dataplane(self) -> FakeDataPlane:
-        return self.dataplane
-
-    def open_handoff(self, advertised_path: str) -> FakeHandoff:
-        self.handoff_paths.append(advertised_path)
-        if self.handoff is None:
-            raise FileNotFoundError(2, "No such file or directory")
-        return self.handoff
+from controlplane_shim.selftest import LIVENESS_DEVICE, DaemonConnector, NotReadyError, establish
+from tests.shim.conftest import GONE, FakeCaller, FakeConnector, FakeDataPlane, FakeHandoff, descriptors
 
 
 @pytest.fixture
@@ -46,7 +29,7 @@ def refusal(connector: FakeConnector, bell: Bell, caller: FakeCaller | None = No
 
 def test_all_checks_passed_leave_a_link_that_watches(connector: FakeConnector, bell: Bell) -> None:
     link = establish(FakeCaller(), connector, bell.ring)
-    assert link == Link(connector.dataplane, connector.handoff or pytest.fail(), link.feed)
+    assert (link.dataplane, link.handoff) == (connector.dataplane, connector.handoff)
     assert connector.handoff_paths == ["/advertised"]
     assert list(connector.dataplane.watches) == [LIVENESS_DEVICE]
     link.close()
@@ -57,7 +40,7 @@ def test_all_checks_passed_leave_a_link_that_watches(connector: FakeConnector, b
 def test_descriptors_that_cannot_be_copied(connector: FakeConnector, bell: Bell) -> None:
     class Forbidding(FakeCaller):
         def fetch_fd(self, fd: int) -> int:
-            raise PermissionError(1, "Operation not permitted")
+            raise PermissionError(EPERM, f"descriptor {fd} is not yours")
 
     error = refusal(connector, bell, Forbidding())
     assert error.check == "OpenVPN's descriptors can be copied"
@@ -112,11 +95,11 @@ def test_events_that_do_not_come(
 
 def test_no_descriptor_is_left_open_by_a_refusal(connector: FakeConnector, bell: Bell) -> None:
     connector.handoff = None
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     refusal(connector, bell)
-    assert os.listdir("/proc/self/fd") == before
+    assert descriptors() == before
 
 
-def test_the_configured_handoff_path_prevails_over_the_advertised(tmp_path: object) -> None:
+def test_the_configured_handoff_path_prevails_over_the_advertised(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         DaemonConnector("unix:/nonexistent", f"{tmp_path}/missing").open_handoff("/dev/null")

@@ -223,7 +223,6 @@ def test_packet_for_which_the_send_buffer_has_no_room_is_a_drop_of_its_own(
 @pytest.mark.root
 def test_link_local_peers_are_reached_in_their_zone(make_transport: MakeTransport, namespace: str) -> None:
     with tun_in(namespace, "tun0"):
-        enable_ipv6(namespace, "lo")
         enable_ipv6(namespace, "tun0")
         set_link("tun0", namespace, addresses=[IPv6Interface("fe80::1/64")])
         index = get_link("tun0", namespace).index

@@ -74,6 +74,14 @@ def test_buffers_are_large_with_cap_net_admin() -> None:
         assert sizes == [2 * BUFFER_BYTES] * 2  # socket(7): Linux doubles the value
 
 
+@pytest.mark.root
+def test_buffers_that_are_larger_stay_as_they_are() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 * BUFFER_BYTES)
+        enlarge_buffers(udp)
+        assert udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 8 * BUFFER_BYTES
+
+
 class Unprivileged(socket.socket):
     """A socket of a process without CAP_NET_ADMIN."""
 

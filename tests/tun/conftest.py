@@ -14,9 +14,10 @@ from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 
 from dataplane.tun.device import TUNSETIFF, open_tun
-from dataplane.tun.link import set_link
+from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import CLONE_NEWNET, in_network_namespace
 
 
@@ -81,15 +82,30 @@ def udp_in(namespace: str, address: str, port: int = 0) -> socket.socket:
     return udp
 
 
-def ipv4_udp(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
-    """An IPv4 packet with a UDP datagram (RFC 791, RFC 768), the latter without a checksum."""
-    udp = struct.pack(">HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
-    addresses = IPv4Address(source[0]).packed + IPv4Address(destination[0]).packed
-    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+def delete_link(namespace: str, name: str) -> None:
+    index = get_link(name, namespace).index
+
+    def delete() -> None:
+        with IPRoute() as rtnetlink:
+            rtnetlink.link("del", index=index)
+
+    in_network_namespace(namespace, delete)
+
+
+def ipv4(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
+    """An IPv4 packet (RFC 791)."""
+    addresses = IPv4Address(source).packed + IPv4Address(destination).packed
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0) + addresses
     total = sum(struct.unpack(">10H", header))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return header[:10] + struct.pack(">H", total ^ 0xFFFF) + header[12:] + udp
+    return header[:10] + struct.pack(">H", total ^ 0xFFFF) + header[12:] + payload
+
+
+def ipv4_udp(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
+    """An IPv4 packet with a UDP datagram (RFC 768), the latter without a checksum."""
+    udp = struct.pack(">HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
+    return ipv4(source[0], destination[0], socket.IPPROTO_UDP, udp)
 
 
 @pytest.fixture

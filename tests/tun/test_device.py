@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 from dataplane.tun.device import IFF_NO_PI, IFF_TUN, DeviceGone, NotATun, TunDevice, inspect_tun, open_tun
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
-from tests.tun.conftest import ipv4_udp, opened_with, tun_in, udp_in
+from tests.tun.conftest import delete_link, ipv4_udp, opened_with, tun_in, udp_in
 
 pytestmark = pytest.mark.root
 
@@ -26,16 +26,6 @@ def tun(namespace: str) -> Iterator[TunDevice]:
         device = TunDevice(fd)
         yield device
         device.close()
-
-
-def delete_link(namespace: str, name: str) -> None:
-    index = get_link(name, namespace).index
-
-    def delete() -> None:
-        with IPRoute() as rtnetlink:
-            rtnetlink.link("del", index=index)
-
-    in_network_namespace(namespace, delete)
 
 
 def send_to_tun(namespace: str, count: int) -> list[bytes]:

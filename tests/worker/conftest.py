@@ -125,7 +125,7 @@ class FarPeer:
         self._device = device
         self._address = address
         self.udp = udp_in(device.namespace, address)
-        self._key = _mirrored_key(peer_id)
+        self._key = far_key(peer_id)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -210,10 +210,13 @@ class Device:
         """Has the application send a UDP datagram into the TUN."""
         self.application.sendto(payload, (to, 9))
 
-    def drops(self, row: int) -> dict[DropReason, int]:
-        """What was dropped up to now."""
-        self.worker.settle()
-        return drops_of(self.page.snapshot(row))
+    def drops(self, row: int, count: int = 1) -> dict[DropReason, int]:
+        """What was dropped, once at least `count` packets were."""
+        while True:
+            drops = drops_of(self.page.snapshot(row))
+            if sum(drops.values()) >= count:
+                return drops
+            self.worker.settle()
 
 
 def _secrets(peer_id: int) -> tuple[bytes, bytes, bytes, bytes]:
@@ -226,7 +229,14 @@ def install_key(peer_id: int, slot: KeySlot = KeySlot.PRIMARY) -> InstallKey:
     return InstallKey(peer_id, slot, 0, Cipher.AES_GCM, *_secrets(peer_id))
 
 
-def _mirrored_key(peer_id: int) -> DataKey:
+def near_key(peer_id: int) -> DataKey:
+    """The key that install_key gives to the worker."""
+    to_peer, tail_to_peer, from_peer, tail_from_peer = _secrets(peer_id)
+    return DataKey(0, Cipher.AES_GCM, KeyDirection(to_peer, tail_to_peer), KeyDirection(from_peer, tail_from_peer))
+
+
+def far_key(peer_id: int) -> DataKey:
+    """The peer's key, for which the directions are the other way round."""
     to_peer, tail_to_peer, from_peer, tail_from_peer = _secrets(peer_id)
     return DataKey(0, Cipher.AES_GCM, KeyDirection(from_peer, tail_from_peer), KeyDirection(to_peer, tail_to_peer))
 

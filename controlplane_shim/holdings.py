@@ -1,0 +1,191 @@
+"""What a session holds in the data plane, how it is given back, and how it is lost.
+
+Knows devices, sockets and peers, the events that concern them, and which deletion notices OpenVPN heeds. Must not
+know what OpenVPN asks for (offload.py).
+
+The twin of a UDP socket is deleted before OpenVPN hears that its last peer is gone, for it may bind the port anew.
+When the data plane does not answer, all peers are lost at once and OpenVPN is to be ended (`fatal`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EINVAL, ENOENT
+from typing import Final
+
+from ovpn.dataplane.v1 import event_pb2
+from structlog.typing import FilteringBoundLogger
+
+from controlplane_shim.dataplane_client import DEADLINE_SECONDS, DataPlaneError
+from controlplane_shim.event_feed import Arrived, Ended
+from controlplane_shim.operations import DeletionNotice, DelPeer, DelReason
+from controlplane_shim.peers import Device, Peer
+from controlplane_shim.selftest import Link
+from controlplane_shim.translate import rpc
+
+CLOSE_SECONDS: Final = 2.0
+"""How long the deletion of a device may take when the program has ended."""
+
+
+class RefusedError(Exception):
+    """The operation makes no sense here. errno: for OpenVPN, never ENODEV or ENOMEM, which end it."""
+
+    def __init__(self, errno: int, text: str) -> None:
+        super().__init__(text)
+        self.errno = errno
+
+
+class Holdings:
+    """The devices of one session and all they have. For one thread; methods may raise DataPlaneError if it is gone."""
+
+    def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
+        """ring: called when take_deletions() has something to give, or `fatal` was set."""
+        self._link = link
+        self._ring = ring
+        self._log = log
+        self._devices: dict[int, Device] = {}
+        self._deletions: list[DeletionNotice] = []
+        self.fatal = ""
+        """Why OpenVPN cannot be served any more; empty while it can."""
+
+    def add(self, device: Device) -> None:
+        """Takes a new device; an earlier one of its name is gone."""
+        for earlier in [earlier for earlier in self._devices.values() if earlier.name == device.name]:
+            self._link.feed.unfollow(earlier.stream)
+            del self._devices[earlier.ifindex]
+        self._devices[device.ifindex] = device
+
+    def device(self, ifindex: int) -> Device:
+        """The device of an interface. Raises RefusedError."""
+        device = self._devices.get(ifindex)
+        if device is None:
+            raise RefusedError(EINVAL, f"interface {ifindex} is no device of this session")
+        return device
+
+    def peer(self, ifindex: int, peer_id: int) -> tuple[Device, Peer]:
+        """A peer and its device. Raises RefusedError."""
+        device = self.device(ifindex)
+        peer = device.peers.get(peer_id)
+        if peer is None:
+            raise RefusedError(ENOENT, f"no peer {peer_id}")
+        return device, peer
+
+    def tell(self, notice: DeletionNotice) -> None:
+        """Queues a notice for OpenVPN."""
+        self._deletions.append(notice)
+        self._ring()
+
+    def take_deletions(self) -> list[DeletionNotice]:
+        """The peers that OpenVPN must be told of, in order. Acts on the events that came in."""
+        for item in self._link.feed.take():
+            try:
+                self._on_item(item)
+            except DataPlaneError as error:
+                self.give_up(f"the data plane is gone ({error})")
+        deletions, self._deletions = self._deletions, []
+        # A peer_id that was given away again is somebody else; the notice would kill the newcomer.
+        return [notice for notice in deletions if not self._has_peer(notice.ifindex, notice.peer_id)]
+
+    def delete_peer(self, device: Device, peer_id: int) -> None:
+        """Deletes a peer in the data plane, where it may have gone by itself."""
+        try:
+            self._link.dataplane.delete_peer(rpc.delete_peer(DelPeer(device.ifindex, peer_id), device.name))
+        except DataPlaneError as error:
+            if error.gone:
+                raise
+            if error.reason != "PEER_NOT_FOUND":
+                self._log.warning("peer not deleted", device=device.name, peer_id=peer_id, error=str(error))
+
+    def release_sockets(self, device: Device) -> None:
+        """Deletes the sockets that no peer uses. Afterwards nobody but OpenVPN holds their ports."""
+        for twin in device.take_unused_sockets():
+            try:
+                self._link.dataplane.delete_socket(device.name, twin.name)
+            except DataPlaneError as error:
+                if error.gone:
+                    raise
+                self._log.warning("socket not deleted", device=device.name, socket=twin.name, error=str(error))
+
+    def lose(self, device: Device, peer: Peer, reason: DelReason) -> None:
+        """A peer is gone, and not because OpenVPN asked for it."""
+        self._log.info("peer lost", device=device.name, peer_id=peer.peer_id, reason=reason.name)
+        device.remove(peer.peer_id)
+        self.tell(DeletionNotice(device.family, device.ifindex, peer.peer_id, _heeded_reason(device, reason)))
+        self.release_sockets(device)
+        if not device.multipeer and device.expires is False:
+            self.give_up(f"its only peer is gone ({reason.name}), which OpenVPN notices by --keepalive only")
+
+    def give_up(self, why: str) -> None:
+        """Everything is lost; OpenVPN is to be ended."""
+        if self.fatal:
+            return
+        self.fatal = why
+        self._log.error("OpenVPN cannot be served any more", reason=why)
+        for device in self._devices.values():
+            for peer_id in device.peers:
+                self.tell(DeletionNotice(device.family, device.ifindex, peer_id, DelReason.TRANSPORT_ERROR))
+            device.peers.clear()
+        self._ring()
+
+    def close(self) -> None:
+        """Deletes the devices with all they have. Takes a few seconds at most."""
+        self.take_deletions()
+        for device in self._devices.values():
+            if device.deleted:
+                continue
+            try:
+                self._link.dataplane.delete_device(device.name, CLOSE_SECONDS)
+            except DataPlaneError as error:
+                self._log.warning("device not deleted", device=device.name, error=str(error))
+                if error.gone:
+                    break
+
+    def _has_peer(self, ifindex: int, peer_id: int) -> bool:
+        device = self._devices.get(ifindex)
+        return device is not None and peer_id in device.peers
+
+    def _on_item(self, item: Arrived | Ended) -> None:
+        device = next((device for device in self._devices.values() if device.stream == item.stream), None)
+        if isinstance(item, Ended):
+            self._on_stream_ended(device, item.error)
+        elif device is not None:
+            self._on_event(device, item.event)
+
+    def _on_event(self, device: Device, event: event_pb2.WatchResponse) -> None:
+        match event.WhichOneof("event"):
+            case "peer_deleted":
+                deleted = event.peer_deleted
+                peer = device.peers.get(deleted.peer_id)
+                if peer is not None and peer.create_revision == deleted.create_revision:
+                    self.lose(device, peer, rpc.del_reason(deleted.reason))
+            case "device_deleted":
+                self._log.info("device deleted", device=device.name)
+                device.deleted = True
+                device.sockets.clear()
+                self._link.feed.unfollow(device.stream)
+            case "worker_restarted":
+                self._log.warning("worker restarted", device=device.name)
+            case "key_swap_needed":
+                # This family has no notice for it; OpenVPN renegotiates by its own clock.
+                self._log.warning("key used up", device=device.name, peer_id=event.key_swap_needed.peer_id)
+            case _:
+                pass
+
+    def _on_stream_ended(self, device: Device | None, error: DataPlaneError) -> None:
+        if device is None or error.code != "RESOURCE_EXHAUSTED":
+            self.give_up(f"the data plane is gone ({error})")
+            return
+        # WATCH_TOO_SLOW: events of ours were thrown away. A new snapshot tells which peers are left.
+        followed = self._link.feed.follow(device.name, DEADLINE_SECONDS)
+        device.stream = followed.stream
+        for peer in device.missing_from(followed.peers):
+            self.lose(device, peer, DelReason.TRANSPORT_ERROR)
+
+
+def _heeded_reason(device: Device, reason: DelReason) -> DelReason:
+    """The nearest reason that OpenVPN 2.6 and 2.7 do not ignore (process_incoming_dco, process_incoming_del_peer)."""
+    if device.multipeer:
+        # A server takes USERSPACE for the echo of its own request.
+        return DelReason.TRANSPORT_ERROR if reason is DelReason.USERSPACE else reason
+    # With one peer only EXPIRED matters: it does what --ping-restart or --ping-exit say, and one of them must be set.
+    return DelReason.EXPIRED if device.expires else reason
