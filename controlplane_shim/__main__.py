@@ -71,7 +71,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_unused: object) -> NoReturn:
         from importlib.metadata import version
 
-        parser.exit(message=f"ovpn-shim {version('ovpn-dataplane')}\n")
+        sys.stdout.write(f"ovpn-shim {version('ovpn-dataplane')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What daemon and worker say to each other over a SOCK_SEQPACKET pair: one msgspec struct a datagram.
+"""What daemon and worker say to each other over a SOCK_SEQPACKET pair: one msgspec struct, as msgpack, a datagram.
 
 Knows the shape of the messages. Must not know who sends them or what they do. A command is answered by
 exactly one Reply, in order; events come unasked. Descriptors travel by SCM_RIGHTS in the same datagram,
@@ -141,11 +141,12 @@ class PeerExpired(msgspec.Struct, frozen=True, tag=True):
 
 
 class PeerFloated(msgspec.Struct, frozen=True, tag=True):
-    """A peer is at a new address, from which an authentic and newest packet came."""
+    """A peer is at a new address, or on another socket, from which an authentic and newest packet came."""
 
     peer_id: int
     uid: int
     remote: Endpoint
+    socket_id: int
 
 
 class KeyExhausted(msgspec.Struct, frozen=True, tag=True):

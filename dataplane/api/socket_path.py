@@ -68,7 +68,7 @@ def listen_unix(path: Path, kind: socket.SocketKind) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        raise SocketPathError(f"cannot listen at {path}: {error.strerror}") from error
+        raise SocketPathError(f"cannot listen at {path}: {error.strerror or error}") from error
     return listener
 
 

@@ -129,31 +129,31 @@ class PeerTable:
         """Puts a drafted peer into the table."""
         self._by_id[peer.spec.peer_id] = peer
         insort(self._sorted_ids, peer.spec.peer_id)
-        self._of_socket[peer.spec.socket] += 1
-        self._index_addresses(peer.spec)
+        self._index(peer.spec)
 
     def respecify(self, peer: Peer, spec: PeerSpec) -> None:
-        """Gives a peer a new spec, with the same peer_id and socket."""
-        self._unindex_addresses(peer.spec)
+        """Gives a peer a new spec, with the same peer_id."""
+        self._unindex(peer.spec)
         peer.spec = spec
-        self._index_addresses(spec)
+        self._index(spec)
 
     def remove(self, peer: Peer) -> PeerCounters:
         """Takes a peer out, whose row the worker writes no more; gives the final counters and frees the row."""
         del self._by_id[peer.spec.peer_id]
         del self._sorted_ids[bisect_right(self._sorted_ids, peer.spec.peer_id) - 1]
-        self._of_socket[peer.spec.socket] -= 1
-        self._unindex_addresses(peer.spec)
+        self._unindex(peer.spec)
         peer.final_words = peer.words()
         self._rows.free(peer.row)
         return peer_counters(peer.final_words)
 
-    def _index_addresses(self, spec: PeerSpec) -> None:
+    def _index(self, spec: PeerSpec) -> None:
+        self._of_socket[spec.socket] += 1
         for address in (spec.vpn_ipv4, spec.vpn_ipv6):
             if address is not None:
                 self._by_vpn_address[address] = spec.peer_id
 
-    def _unindex_addresses(self, spec: PeerSpec) -> None:
+    def _unindex(self, spec: PeerSpec) -> None:
+        self._of_socket[spec.socket] -= 1
         for address in (spec.vpn_ipv4, spec.vpn_ipv6):
             if address is not None:
                 del self._by_vpn_address[address]

@@ -121,7 +121,8 @@ class Peers:
         local = peer.spec.local_address
         if local is not None and local.version != remote.address.version:
             local = None
-        self._table.respecify(peer, dataclasses.replace(peer.spec, remote=remote, local_address=local))
+        socket = self._sockets.name_of(event.socket_id) or peer.spec.socket
+        self._table.respecify(peer, dataclasses.replace(peer.spec, remote=remote, local_address=local, socket=socket))
         self._events.publish(self._device, lambda revision: PeerFloated(revision, self._device, event.peer_id, remote))
 
     def _check_new(self, spec: PeerSpec) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Final, Protocol, TypeVar
 
 from dataplane.engine import errors
 from dataplane.engine.types import DeviceChange, DeviceSpec, IPAddress, SocketSpec
-from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, inspect_udp
+from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, enlarge_buffers, inspect_udp
 from dataplane.tun.device import NotATun, inspect_tun, open_tun
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
@@ -77,7 +78,10 @@ class Resources(Protocol):
         """
 
     def adopt_udp(self, fd: int) -> BoundSocket:
-        """Inspects a descriptor, which stays the caller's. NOT_A_UDP_SOCKET, SOCKET_NOT_BOUND."""
+        """Inspects a descriptor, which stays the caller's, and gives the socket large buffers.
+
+        NOT_A_UDP_SOCKET, SOCKET_NOT_BOUND.
+        """
 
 
 class LinuxResources:
@@ -100,11 +104,13 @@ class LinuxResources:
     def adopt_tun(self, fd: int, mtu: int) -> Tun:
         """See Resources."""
         name = _interface_name(fd)
+        with _link_errors(name), _namespace_of(fd) as namespace:
+            link = get_link(name, namespace)
+        if link.packet_info:  # TUNGETIFF cannot tell
+            raise errors.not_a_tun(f"{name} puts packet information before each packet; make it with IFF_NO_PI")
         if mtu:
             self.change_link(fd, DeviceChange(mtu=mtu))
-            return Tun(fd, name, mtu)
-        with _link_errors(name), _namespace_of(fd) as namespace:
-            return Tun(fd, name, get_link(name, namespace).mtu)
+        return Tun(fd, name, mtu or link.mtu)
 
     def change_link(self, fd: int, change: DeviceChange) -> None:
         """See Resources."""
@@ -115,12 +121,12 @@ class LinuxResources:
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
         """See Resources."""
         try:
-            socket = _in_namespace(
+            udp = _in_namespace(
                 spec.network_namespace, lambda: bind_udp(spec.address, spec.port, ipv6_only=spec.ipv6_only)
             )
         except OSError as error:
             raise errors.bind_failed(spec.address, spec.port, error) from error
-        with closed_on_failure(fd := socket.detach()):
+        with closed_on_failure(fd := udp.detach()):
             return self.adopt_udp(fd)
 
     def adopt_udp(self, fd: int) -> BoundSocket:
@@ -131,6 +137,8 @@ class LinuxResources:
             raise errors.not_a_udp_socket(str(error)) from error
         except SocketNotBound as error:
             raise errors.socket_not_bound(str(error)) from error
+        with socket.socket(fileno=os.dup(fd)) as udp:
+            enlarge_buffers(udp)
         return BoundSocket(fd, info.address, info.port, info.ipv6_only)
 
 

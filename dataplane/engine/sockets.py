@@ -54,6 +54,10 @@ class Sockets:
             raise errors.socket_not_found(self._device, name)
         return socket
 
+    def name_of(self, socket_id: int) -> str | None:
+        """The name of the socket with this number; None if it is gone."""
+        return next((socket.name for socket in self._by_name.values() if socket.socket_id == socket_id), None)
+
     def view(self, name: str) -> SocketView:
         """What is told of a socket. Raises EngineError SOCKET_NOT_FOUND."""
         socket = self.get(name)

@@ -20,10 +20,10 @@ T = TypeVar("T")
 def in_network_namespace(path: str, function: Callable[[], T]) -> T:
     """Calls a function in the network namespace at `path` (such as "/run/netns/blue") and returns what it returns.
 
-    An empty path means the caller's namespace. The function runs in a thread of its own, which ends
-    with it: no other thread is affected, and no failure can leave one in the wrong namespace. Blocks
-    meanwhile. Raises what the function raises, and OSError whose filename is `path`: ENOENT, no such path; EINVAL, not a network
-    namespace; EPERM, no CAP_SYS_ADMIN.
+    An empty path means the caller's namespace. The function runs in a thread of its own, which ends with it: no
+    other thread is affected, and no failure can leave one in the wrong namespace. Blocks meanwhile.
+    Raises what the function raises, and OSError whose filename is `path`: ENOENT, no such path; EINVAL, not a
+    network namespace; EPERM, no CAP_SYS_ADMIN.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as thread:
         return thread.submit(_enter_and_call, path, function).result()

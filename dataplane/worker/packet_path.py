@@ -158,7 +158,7 @@ def _socket_id(sealed: tuple[Peer, bytes]) -> int:
 def _message(event: Event) -> FromWorker:
     peer = event.peer
     if isinstance(event, Floated):
-        return PeerFloated(peer.peer_id, peer.uid, _endpoint(peer.remote))
+        return PeerFloated(peer.peer_id, peer.uid, _endpoint(peer.remote), peer.socket_id)
     return KeyExhausted(peer.peer_id, peer.uid, event.key_id)
 
 

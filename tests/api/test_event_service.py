@@ -109,7 +109,9 @@ async def test_what_the_worker_reports_is_told(api: Api, reader: Reader) -> None
     await api.keys.InstallKey(key_message(key_id=3))
     worker = api.launcher.worker
     uid = worker.peers[1].uid
-    worker.say(PeerFloated(1, uid, Endpoint(bytes([203, 0, 113, 5]), 7)), KeyExhausted(1, uid, 3), PeerExpired(1, uid))
+    worker.say(
+        PeerFloated(1, uid, Endpoint(bytes([203, 0, 113, 5]), 7), 1), KeyExhausted(1, uid, 3), PeerExpired(1, uid)
+    )
     remote = common_pb2.Endpoint(address="203.0.113.5", port=7)
     assert (await reader.next()).peer_floated == event_pb2.PeerFloated(device="d", peer_id=1, remote=remote)
     assert (await reader.next()).key_swap_needed == event_pb2.KeySwapNeeded(device="d", peer_id=1, key_id=3)

@@ -123,9 +123,8 @@ async def test_a_closed_connection_is_reported_once_with_its_number(handoff: Han
 
 
 async def test_a_client_that_reads_no_replies_is_dropped(handoff: Handoff) -> None:
-    with handoff.connect() as client:
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            await send_without_end(client)
+    with handoff.connect() as client, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        await send_without_end(client)
     assert await handoff.gone.get() == 1
 
 

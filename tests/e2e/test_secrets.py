@@ -1,18 +1,16 @@
-"""Key bytes of a live session are nowhere but where they belong: no log, no reply, no command line, no environment.
-
-A recorder between shim and daemon tells the test which bytes to look for.
-"""
+"""Key bytes go into the service and come out nowhere: not in a log, a reply, an event or a command line."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from ovpn.dataplane.v1 import (
     common_pb2,
     device_pb2,
@@ -25,116 +23,135 @@ from ovpn.dataplane.v1 import (
     peer_pb2_grpc,
     server_pb2,
     server_pb2_grpc,
+    socket_pb2,
+    socket_pb2_grpc,
 )
 
-from lab import traffic
-from lab.dataplane import RPC_SECONDS, DataPlane, shim
+from lab.dataplane import DataPlane, shim
 from lab.key_recorder import KeyRecorder, recording
-from lab.lab import Lab
-from lab.openvpn import SERVER_VPN_IPV4, Settings, start_client, start_server
+from lab.lab import Lab, OpenLab
+from lab.openvpn import Settings, start_client, start_server
 from lab.pki import Authority
+from lab.traffic import wait_reachable
 from lab.waiting import wait_until
 
 pytestmark = pytest.mark.root
 
-SETTINGS = replace(Settings(), reneg_seconds=5, verb=4)
-REKEYS = 2
+RPC_SECONDS = 10
+FRAGMENT_BYTES = 8
+"""A nonce tail has 8 bytes; 8 bytes of a key are not there by chance either."""
 
 
-@pytest.fixture
-def recorder(lab: Lab, authority: Authority, own_data_plane: DataPlane, tmp_path: Path) -> Iterator[KeyRecorder]:
-    """A tunnel, both ends under the shim, that has carried traffic and changed its keys."""
-    with recording(own_data_plane.target, tmp_path) as (target, recorder):
-        near, far = lab.namespace("near"), lab.namespace("far")
-        link = lab.link(near, far)
-        fronts = {
-            name: [*shim(target, lab.directory / f"shim-{name}.log")[:-1], "--log-level", "debug", "--"]
-            for name in ("server", "client")
-        }
-        server = start_server(lab, near, authority.server("server"), SETTINGS, front=fronts["server"])
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A tunnel between two ends under the shim, rekeyed twice, and the keys it was given."""
+
+    lab: Lab
+    data_plane: DataPlane
+    secrets: list[bytes] = field(repr=False)
+
+
+@pytest.fixture(scope="module")
+def used(open_lab: OpenLab, authority: Authority) -> Iterator[Used]:
+    settings = Settings(reneg_seconds=2, verb=4)
+    with open_lab() as lab, recorded_data_plane(lab) as (data_plane, target, recorder):
+        server_namespace, client_namespace = lab.namespace("server"), lab.namespace("client")
+        link = lab.link(server_namespace, client_namespace)
+        front = shim(target, lab.directory / "server-shim.log")
+        server = start_server(lab, server_namespace, authority.server(), settings, front=front)
         server.wait_initialized()
-        credentials = authority.client("client")
-        client = start_client(lab, far, credentials, SETTINGS, link.ipv4(1), front=fronts["client"])
+        front = shim(target, lab.directory / "client-shim.log")
+        client = start_client(lab, client_namespace, authority.client(), settings, link.ipv4(1), front=front)
         client.wait_initialized()
-        traffic.wait_reachable(lab, far, SERVER_VPN_IPV4)
-        wait_until(lambda: len(recorder.keys) >= 2 + 2 * REKEYS, "new keys at both ends", timeout_seconds=30)
-        traffic.wait_reachable(lab, far, SERVER_VPN_IPV4)
-        yield recorder
+        wait_reachable(lab, client_namespace, server.vpn_addresses()[0])
+        wait_until(lambda: len(recorder.keys) >= 6, "three keys on both ends")
+        directions = [direction for key in recorder.keys for direction in (key.encrypt, key.decrypt)]
+        secrets = [secret for direction in directions for secret in (direction.cipher_key, direction.nonce_tail)]
+        yield Used(lab, data_plane, secrets)
 
 
-def spellings(recorder: KeyRecorder) -> set[bytes]:
-    """Every way in which the bytes of a key might be written down."""
-    secrets = {
-        secret
-        for request in recorder.keys
-        for direction in (request.encrypt, request.decrypt)
-        for secret in (direction.cipher_key, direction.nonce_tail)
+@contextmanager
+def recorded_data_plane(lab: Lab) -> Iterator[tuple[DataPlane, str, KeyRecorder]]:
+    """A daemon, and the target at which every key it is given is noted."""
+    data_plane = DataPlane(lab)
+    with recording(data_plane.target, lab.sockets) as (target, recorder):
+        yield data_plane, target, recorder
+
+
+def spellings(secret: bytes) -> list[bytes]:
+    """The first bytes of a secret as they would look in a log, a message or a dump."""
+    fragment = secret[:FRAGMENT_BYTES]
+    # 6 bytes make 8 whole characters of base64, wherever what follows them ends.
+    return [
+        fragment,
+        fragment.hex().encode(),
+        fragment.hex().upper().encode(),
+        fragment.hex(" ").encode(),
+        fragment.hex(":").encode(),
+        base64.b64encode(fragment[:6]),
+        repr(fragment)[2:-1].encode(),
+        "".join(f"\\\\{byte:03o}" for byte in fragment).encode(),
+    ]
+
+
+def places_with_a_secret(places: dict[str, bytes], secrets: list[bytes]) -> list[str]:
+    """Names of the places (never what stands there) that show one of the secrets in any spelling."""
+    sought = [spelling for secret in secrets for spelling in spellings(secret)]
+    return sorted(name for name, content in places.items() if any(spelling in content for spelling in sought))
+
+
+@pytest.mark.parametrize("spelling", range(len(spellings(bytes(FRAGMENT_BYTES)))))
+def test_the_search_finds_a_secret_in_any_spelling(spelling: int) -> None:
+    secret = bytes(range(200, 232))
+    content = b"key=" + spellings(secret)[spelling] + b";"
+    assert places_with_a_secret({"log": content, "other": b"nothing"}, [secret]) == ["log"]
+
+
+def test_no_log_shows_a_key(used: Used) -> None:
+    logs = {path.name: path.read_bytes() for path in used.lab.directory.glob("*.log")}
+    assert {"daemon.log", "server.log", "client.log", "server-shim.log", "client-shim.log"} <= set(logs)
+    assert places_with_a_secret(logs, used.secrets) == []
+
+
+def test_no_command_line_and_no_environment_shows_a_key(used: Used) -> None:
+    places = {}
+    for pid in used.lab.pids():
+        for name in ("cmdline", "environ"):
+            places[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+    assert len(places) >= 2 * 8  # a daemon, two workers, two fronts, two supervisors and two OpenVPNs, save one
+    assert places_with_a_secret(places, used.secrets) == []
+
+
+def test_no_reply_and_no_event_shows_a_key(used: Used) -> None:
+    messages = list(replies(used.data_plane.channel))
+    assert any(isinstance(message, key_pb2.GetKeyResponse) for message in messages)
+    places = {
+        f"{number} {type(message).__name__}": message.SerializeToString() for number, message in enumerate(messages)
     }
-    found: set[bytes] = set()
-    for secret in secrets:
-        found |= {
-            secret,
-            secret.hex().encode(),
-            secret.hex().upper().encode(),
-            secret.hex(":").encode(),
-            secret.hex(" ").encode(),
-            base64.b64encode(secret).rstrip(b"="),
-            repr(secret)[2:-1].encode(),
-            str(list(secret)).encode(),
-            "".join(f"\\{byte:03o}" for byte in secret).encode(),
-        }
-    return found
+    assert places_with_a_secret(places, used.secrets) == []
 
 
-def replies(channel: grpc.Channel) -> Iterator[tuple[str, bytes]]:
-    """All that the service tells of the tunnel: as bytes on the wire, and as text."""
-    devices = device_pb2_grpc.DeviceServiceStub(channel)
+def replies(channel: grpc.Channel) -> Iterator[Message]:
+    """A reply of every call that only reads, and the snapshot of Watch."""
+    devices, sockets = device_pb2_grpc.DeviceServiceStub(channel), socket_pb2_grpc.SocketServiceStub(channel)
     peers, keys = peer_pb2_grpc.PeerServiceStub(channel), key_pb2_grpc.KeyServiceStub(channel)
     server = server_pb2_grpc.ServerServiceStub(channel)
-    messages = [
-        server.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=RPC_SECONDS),
-        listed := devices.ListDevices(device_pb2.ListDevicesRequest(), timeout=RPC_SECONDS),
-    ]
-    for device in listed.devices:
-        found = peers.ListPeers(peer_pb2.ListPeersRequest(device=device.name), timeout=RPC_SECONDS)
-        messages.append(found)
-        messages += [
-            keys.GetKey(
-                key_pb2.GetKeyRequest(device=device.name, peer_id=peer.peer_id, slot=common_pb2.KEY_SLOT_PRIMARY),
-                timeout=RPC_SECONDS,
-            )
-            for peer in found.peers
-        ]
-    watch = event_pb2_grpc.EventServiceStub(channel).Watch(event_pb2.WatchRequest(), timeout=RPC_SECONDS)
-    for event in watch:
-        messages.append(event)
+    yield server.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=RPC_SECONDS)
+    listed = devices.ListDevices(device_pb2.ListDevicesRequest(), timeout=RPC_SECONDS)
+    yield listed
+    for device in (device.name for device in listed.devices):
+        yield devices.GetDevice(device_pb2.GetDeviceRequest(name=device), timeout=RPC_SECONDS)
+        yield sockets.ListSockets(socket_pb2.ListSocketsRequest(device=device), timeout=RPC_SECONDS)
+        yield from peers.StreamPeers(peer_pb2.StreamPeersRequest(device=device), timeout=RPC_SECONDS)
+        listed_peers = peers.ListPeers(peer_pb2.ListPeersRequest(device=device), timeout=RPC_SECONDS)
+        yield listed_peers
+        for peer in listed_peers.peers:
+            one = peer_pb2.GetPeerRequest(device=device, peer_id=peer.peer_id)
+            yield peers.GetPeer(one, timeout=RPC_SECONDS)
+            slot = common_pb2.KEY_SLOT_PRIMARY
+            primary = key_pb2.GetKeyRequest(device=device, peer_id=peer.peer_id, slot=slot)
+            yield keys.GetKey(primary, timeout=RPC_SECONDS)
+    for event in event_pb2_grpc.EventServiceStub(channel).Watch(event_pb2.WatchRequest(), timeout=RPC_SECONDS):
+        yield event
         if event.HasField("bookmark"):
-            watch.cancel()
-            break
-    for message in messages:
-        yield type(message).__name__, message.SerializeToString()
-        yield f"{type(message).__name__} as text", str(message).encode()
-
-
-def places(lab: Lab, data_plane: DataPlane) -> Iterator[tuple[str, bytes]]:
-    """Where an operator, or somebody who gets to see a support bundle, might look."""
-    for path in lab.directory.rglob("*"):
-        if path.is_file():
-            yield path.name, path.read_bytes()
-    for pid in lab.pids():
-        for name in ("cmdline", "environ", "comm"):
-            yield f"{name} of {pid}", Path(f"/proc/{pid}/{name}").read_bytes()
-    yield from replies(data_plane.channel)
-
-
-def test_key_bytes_are_in_no_log_reply_or_command_line(
-    lab: Lab, own_data_plane: DataPlane, recorder: KeyRecorder
-) -> None:
-    looked_at = dict(places(lab, own_data_plane))
-    assert {"daemon.log", "server.log", "client.log", "shim-server.log", "shim-client.log"} <= looked_at.keys()
-    assert looked_at["daemon.log"].count(b"InstallKey") >= len(recorder.keys), "the calls themselves are logged"
-    wanted = spellings(recorder)
-    careless = json.dumps({"cipher_key": recorder.keys[0].encrypt.cipher_key.hex()}).encode()
-    assert any(secret in careless for secret in wanted), "the search finds what is there"
-    leaks = [place for place, content in looked_at.items() if any(secret in content for secret in wanted)]
-    assert leaks == []
+            return

@@ -25,6 +25,7 @@ from tests.engine.conftest import (
     next_event,
     next_events,
     peer_spec,
+    socket_spec,
 )
 
 
@@ -47,7 +48,7 @@ async def test_a_float_during_an_update_is_kept(engine: Engine, launcher: FakeLa
     await engine.create_peer(peer_spec(1))
 
     def float_first(_: Command) -> str:
-        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(b"\xcb\x00\x71\x01", 9)))
+        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(b"\xcb\x00\x71\x01", 9), 1))
         return ""
 
     launcher.worker.reactions[UpdatePeer] = float_first
@@ -125,7 +126,7 @@ async def test_events_of_an_earlier_peer_with_the_same_id_are_ignored(engine: En
     revision = engine.revision
     launcher.worker.say(
         PeerExpired(1, stale),
-        messages.PeerFloated(1, stale, messages.Endpoint(b"\x01\x02\x03\x04", 5)),
+        messages.PeerFloated(1, stale, messages.Endpoint(b"\x01\x02\x03\x04", 5), 1),
         messages.KeyExhausted(1, stale, 0),
     )
     await engine.delete_key("d", 1, KeySlot.PRIMARY)  # its answer comes after them
@@ -137,7 +138,7 @@ async def test_a_floated_peer_is_shown_and_reported_at_its_new_address(engine: E
     await engine.create_peer(peer_spec(1))
     remote = Endpoint(IPv6Address("fe80::9"), 1234, 2)
     async with engine.watch() as watch:
-        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(remote.address.packed, 1234, 2)))
+        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(remote.address.packed, 1234, 2), 1))
         event = await next_event(watch)
     assert event == PeerFloated(engine.revision, "d", 1, remote)
     assert engine.get_peer("d", 1).spec.remote == remote
@@ -148,7 +149,7 @@ async def test_a_v4_mapped_address_is_shown_as_ipv4(engine: Engine, launcher: Fa
     await engine.create_peer(peer_spec(1))
     mapped = IPv6Address("::ffff:203.0.113.5").packed
     async with engine.watch() as watch:
-        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(mapped, 1234)))
+        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(mapped, 1234), 1))
         await next_event(watch)
     assert engine.get_peer("d", 1).spec.remote == Endpoint(IPv4Address("203.0.113.5"), 1234)
 
@@ -157,7 +158,7 @@ async def test_a_float_to_another_family_forgets_the_local_address(engine: Engin
     await make_ready(engine)
     await engine.create_peer(peer_spec(1, local="192.0.2.1"))
     async with engine.watch() as watch:
-        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(IPv6Address("2001:db8::9").packed, 1)))
+        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(IPv6Address("2001:db8::9").packed, 1), 1))
         await next_event(watch)
     assert engine.get_peer("d", 1).spec.local_address is None
 
@@ -166,7 +167,22 @@ async def test_a_worker_that_names_no_address_is_replaced(engine: Engine, launch
     await make_ready(engine)
     await engine.create_peer(peer_spec(1))
     async with engine.watch() as watch:
-        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(b"12345", 1)))
+        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(b"12345", 1), 1))
         gone, restarted = await next_events(watch, 2)
     assert isinstance(gone, PeerDeleted)
     assert isinstance(restarted, WorkerRestarted)
+
+
+async def test_a_peer_that_floats_to_another_socket_belongs_to_it(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    second = await engine.create_socket(socket_spec("second"))
+    await engine.create_peer(peer_spec(1))
+    async with engine.watch() as watch:
+        launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(b"\xcb\x00\x71\x01", 9), 2))
+        assert isinstance(await next_event(watch), PeerFloated)
+        assert engine.get_peer("d", 1).spec.socket == second.name
+        assert [view.peer_count for view in engine.list_sockets("d")] == [0, 1]
+        await engine.delete_socket("d", second.name)
+        event = await next_event(watch)
+    assert isinstance(event, PeerDeleted)
+    assert event.reason is DelReason.TRANSPORT_DISCONNECT

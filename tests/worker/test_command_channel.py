@@ -66,7 +66,7 @@ def pair() -> Iterator[Pair]:
 
 
 def floated(uid: int, port: int) -> PeerFloated:
-    return PeerFloated(1, uid, Endpoint(bytes(4), port))
+    return PeerFloated(1, uid, Endpoint(bytes(4), port), 1)
 
 
 # Receiving

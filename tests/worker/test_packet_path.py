@@ -147,7 +147,7 @@ def test_float_is_told_and_followed(device: Device) -> None:
     far.say(b"here")
     far.move()
     far.say(b"there")
-    assert device.worker.event() == PeerFloated(1, 101, far.endpoint)
+    assert device.worker.event() == PeerFloated(1, 101, far.endpoint, 1)
     device.say(b"hello", to=far.vpn_ipv4)
     assert far.hear().endswith(b"hello")
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -26,14 +27,14 @@ class Shim:
     def __init__(self) -> None:
         self.mark = f"SHIM_TEST={uuid4()}"
 
-    def start(self, *program: str, **options) -> subprocess.Popen[str]:
+    def start(self, *program: str, **options: Any) -> subprocess.Popen[str]:
         name, _, value = self.mark.partition("=")
         environment = {**os.environ, name: value, **options.pop("env", {})}
         command = [sys.executable, str(HERE / "fake_shim.py"), *program]
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, text=True, env=environment, **{**streams, **options})
 
-    def run(self, *program: str, text: str = "", **options) -> subprocess.CompletedProcess[str]:
+    def run(self, *program: str, text: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
         process = self.start(*program, **options)
         out, err = process.communicate(text, timeout=WAIT_SECONDS)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -3,34 +3,34 @@
 Serves family ovpn-dco-v2 with the commands of netlink_client.py, and RTM_NEWLINK of kind ovpn-dco.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import struct
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import netlink_client as nl
+from structlog.typing import FilteringBoundLogger
 
 from controlplane_shim import app
 from controlplane_shim.supervisor import front
-from controlplane_shim.supervisor.handler import Handled, Notice
+from controlplane_shim.supervisor.handler import Caller, Handled, Notice
+from tests.shim.supervisor import netlink_client as nl
 
 NOOP = 1
 RTM_NEWLINK = 16
 
 
 class FakeHandler:
-    def __init__(self):
-        self.members = []
+    def __init__(self) -> None:
+        self.members: list[int] = []
         self.echoes = 0
-        self.notices = []
+        self.notices: list[Notice] = []
         self.reason = ""
         self.broken = False
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def handle(self, protocol, datagram, port_id, caller):
+    def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:  # noqa: ARG002
         handled = Handled()
         rest = datagram
         while rest:
@@ -39,7 +39,7 @@ class FakeHandler:
             self._one(handled, protocol, kind, sequence, whole, caller)
         return handled
 
-    def _one(self, handled, protocol, kind, sequence, whole, caller):
+    def _one(self, handled: Handled, protocol: int, kind: int, sequence: int, whole: bytes, caller: Caller) -> None:
         if protocol == nl.ROUTE and kind == RTM_NEWLINK and b"ovpn-dco" in whole:
             handled.kernel_messages.append(nl.message(NOOP, b"", sequence))
         elif protocol == nl.GENERIC and kind == nl.CONTROL_FAMILY and b"ovpn-dco-v2\0" in whole:
@@ -51,8 +51,8 @@ class FakeHandler:
         else:
             handled.pass_through.append(whole)
 
-    def _command(self, handled, command, payload, sequence, caller):
-        replies = []
+    def _command(self, handled: Handled, command: int, payload: bytes, sequence: int, caller: Caller) -> None:
+        replies: list[bytes] = []
         if command == nl.ECHO:
             self.echoes += 1
             replies = [payload]
@@ -84,43 +84,43 @@ class FakeHandler:
         handled.replies.append(self._ack(sequence))
 
     @staticmethod
-    def _ack(sequence):
+    def _ack(sequence: int) -> bytes:
         return nl.message(nl.ERROR, struct.pack("=i", 0) + bytes(16), sequence)
 
-    def join_group(self, port_id, group):
+    def join_group(self, port_id: int, group: int) -> bool:
         if group != nl.FAKE_GROUP:
             return False
         self.members.append(port_id)
         return True
 
-    def leave_group(self, port_id, group):
+    def leave_group(self, port_id: int, group: int) -> bool:
         if group != nl.FAKE_GROUP:
             return False
         self.members.remove(port_id)
         return True
 
-    def member_gone(self, port_id):
+    def member_gone(self, port_id: int) -> None:
         self.members.remove(port_id)
         self.echoes += 1000  # so that the program can see it
 
-    def notices_fd(self):
+    def notices_fd(self) -> int:
         return self.bell
 
-    def take_notices(self):
+    def take_notices(self) -> list[Notice]:
         os.eventfd_read(self.bell)
         if self.broken:
             raise RuntimeError("the session has a fault")
         notices, self.notices = self.notices, []
         return notices
 
-    def fatal(self):
+    def fatal(self) -> str:
         return self.reason
 
-    def close(self):
+    def close(self) -> None:
         os.close(self.bell)
 
 
-def open_fake_session(target, _handoff, _log):
+def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLogger) -> FakeHandler:
     if target == "refused":
         raise ValueError("this target cannot be")
     if target == "dies":

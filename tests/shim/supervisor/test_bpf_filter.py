@@ -19,7 +19,7 @@ NEAR_THE_RANGE = st.sampled_from([0, 3, 899, 900, 950, 999, 1000, 2**31, 2**32 -
 
 def interpret(program: bytes, data: bytes) -> int:
     """Runs classic BPF as the kernel does, for the instructions the filter may use."""
-    instructions = list(struct.iter_unpack("<HBBI", program))
+    instructions: list[tuple[int, int, int, int]] = list(struct.iter_unpack("<HBBI", program))
     accumulator = position = 0
     while True:
         code, then, otherwise, operand = instructions[position]
@@ -53,12 +53,12 @@ def oracle(architecture: Architecture, number: int, arguments: list[int]) -> int
 
 
 def _signed(number: int) -> int:
-    return struct.unpack("<i", struct.pack("<I", number))[0]
+    return number - (1 << 32) if number >> 31 else number
 
 
 @pytest.mark.parametrize("architecture", [X86_64, AARCH64])
 @given(data=st.data())
-def test_filter_agrees_with_the_oracle(architecture, data):
+def test_filter_agrees_with_the_oracle(architecture: Architecture, data: st.DataObject) -> None:
     known = [getattr(architecture, name) for name in architecture.__slots__ if name not in {"audit", "foreign_abi_bit"}]
     number = data.draw(st.one_of(st.sampled_from(known), st.integers(0, 600)))
     low = st.one_of(NEAR_THE_RANGE, st.sampled_from([0, 2, 15, 16, 17]), WORD)
@@ -69,26 +69,26 @@ def test_filter_agrees_with_the_oracle(architecture, data):
 @given(
     audit=WORD.filter(lambda word: word != X86_64.audit), number=st.sampled_from([1, 41, 44, 46, 54]), fd=NEAR_THE_RANGE
 )
-def test_other_architectures_are_allowed_everything(audit, number, fd):
+def test_other_architectures_are_allowed_everything(audit: int, number: int, fd: int) -> None:
     assert verdict(X86_64, number, fd, 0, 16, audit=audit) == RET_ALLOW
 
 
 @given(number=st.sampled_from([1, 20, 41, 44, 46, 54, 307]), fd=NEAR_THE_RANGE)
-def test_x32_calls_are_allowed(number, fd):
+def test_x32_calls_are_allowed(number: int, fd: int) -> None:
     assert verdict(X86_64, number | 0x40000000, fd, 0, 16) == RET_ALLOW
 
 
-def test_socket_type_does_not_matter():
+def test_socket_type_does_not_matter() -> None:
     for kind in (0, socket.SOCK_RAW, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0xFFFF):
         assert verdict(X86_64, X86_64.socket, socket.AF_NETLINK, kind, 16) == RET_USER_NOTIF
 
 
-def test_range_is_notified_from_its_first_to_its_last_descriptor():
+def test_range_is_notified_from_its_first_to_its_last_descriptor() -> None:
     asked = {fd: verdict(X86_64, X86_64.sendmsg, fd) for fd in (899, 900, 999, 1000)}
     assert asked == {899: RET_ALLOW, 900: RET_USER_NOTIF, 999: RET_USER_NOTIF, 1000: RET_ALLOW}
 
 
-def test_backward_jump_is_refused():
+def test_backward_jump_is_refused() -> None:
     program = Assembler()
     program.label("again")
     program.if_equal(1, then="again")
@@ -96,7 +96,7 @@ def test_backward_jump_is_refused():
         program.assemble()
 
 
-def test_jump_beyond_eight_bits_is_refused():
+def test_jump_beyond_eight_bits_is_refused() -> None:
     program = Assembler()
     program.if_equal(1, then="far")
     for _ in range(256):

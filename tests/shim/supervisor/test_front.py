@@ -134,7 +134,9 @@ class TestDeathOfTheSupervisor:
         assert err.splitlines()[-1] == "ovpn-shim: the supervisor died, so the program was killed"
 
     def test_program_that_waits_for_an_answer_is_killed(self, shim: Shim, watch: type[Watch]) -> None:
-        process = shim.start(*shim.python("client = netlink(); say(os.getpid(), os.getppid()); input(); client.send(b'x' * 20)"))
+        process = shim.start(
+            *shim.python("client = netlink(); say(os.getpid(), os.getppid()); input(); client.send(b'x' * 20)")
+        )
         program, supervisor = numbers(process)
         watched = watch(program)
         os.kill(supervisor, signal.SIGSTOP)
@@ -245,7 +247,9 @@ open({str(report)!r}, "w").write(str(outcome))
         assert all(one.is_dead() for one in watched)
 
     def test_program_that_fails_is_not_taken_for_a_daemon(self, shim: Shim) -> None:
-        done = shim.run(*shim.python("if os.fork(): os._exit(3)\nos.close(0); os.close(1); os.close(2); signal.pause()"))
+        done = shim.run(
+            *shim.python("if os.fork(): os._exit(3)\nos.close(0); os.close(1); os.close(2); signal.pause()")
+        )
         assert done.returncode == 3
 
     def test_other_executable_in_the_background_is_not_taken_for_a_daemon(self, shim: Shim) -> None:

@@ -42,7 +42,9 @@ def test_program_is_served_under_a_low_hard_limit(shim: Shim) -> None:
     def lower() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
-    done = shim.run(*shim.python("client = netlink(); say(client.fileno(), ask(client, request(ECHO))[1])"), preexec_fn=lower)
+    done = shim.run(
+        *shim.python("client = netlink(); say(client.fileno(), ask(client, request(ECHO))[1])"), preexec_fn=lower
+    )
     assert done.stdout.split() == ["48", "0"]
 
 
@@ -132,7 +134,9 @@ def test_program_that_cannot_be_executed_is_reported_as_by_a_shell(
 def test_under_a_filter_with_a_listener_the_program_runs_unsupervised(shim: Shim) -> None:
     done = shim.run(sys.executable, str(HERE / "fake_shim.py"), "sh", "-c", "echo ran; exit 5")
     assert (done.stdout, done.returncode) == ("ran\n", 5)
-    assert 'event="program runs unsupervised, with its own data channel" reason="Device or resource busy"' in done.stderr
+    assert (
+        'event="program runs unsupervised, with its own data channel" reason="Device or resource busy"' in done.stderr
+    )
 
 
 def test_supervisor_that_dies_before_its_word_ends_the_launcher() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from controlplane_shim.supervisor.lifeline import Backgrounded, Ended, Lifeline,
 
 
 @pytest.fixture
-def ends():
+def ends() -> Iterator[tuple[Lifeline, Lifeline]]:
     pair = Lifeline.pair()
     yield pair
     for end in pair:
@@ -21,7 +22,7 @@ def inode(fd: int) -> int:
     return os.fstat(fd).st_ino
 
 
-def test_started_brings_copies_of_both_descriptors(ends):
+def test_started_brings_copies_of_both_descriptors(ends: tuple[Lifeline, Lifeline]) -> None:
     one, other = os.pipe()
     ends[0].send(Started(42, one, other))
     received = ends[1].receive()
@@ -34,7 +35,7 @@ def test_started_brings_copies_of_both_descriptors(ends):
         os.close(fd)
 
 
-def test_started_without_listener(ends):
+def test_started_without_listener(ends: tuple[Lifeline, Lifeline]) -> None:
     ends[0].send(Started(42, 0, None))
     received = ends[1].receive()
     assert isinstance(received, Started)
@@ -42,7 +43,7 @@ def test_started_without_listener(ends):
     os.close(received.pidfd)
 
 
-def test_backgrounded_brings_its_descriptor(ends):
+def test_backgrounded_brings_its_descriptor(ends: tuple[Lifeline, Lifeline]) -> None:
     ends[0].send(Backgrounded(43, 0))
     received = ends[1].receive()
     assert isinstance(received, Backgrounded)
@@ -51,7 +52,7 @@ def test_backgrounded_brings_its_descriptor(ends):
 
 
 @given(code=st.integers(0, 255), signal=st.integers(0, 64), text=st.text(st.characters(codec="utf-8"), max_size=100))
-def test_ended_arrives_as_it_was_sent(code, signal, text):
+def test_ended_arrives_as_it_was_sent(code: int, signal: int, text: str) -> None:
     sender, receiver = Lifeline.pair()
     sender.send(Ended(code, signal, text))
     assert receiver.receive() == Ended(code, signal, text)
@@ -59,31 +60,31 @@ def test_ended_arrives_as_it_was_sent(code, signal, text):
     receiver.close()
 
 
-def test_long_text_is_cut(ends):
+def test_long_text_is_cut(ends: tuple[Lifeline, Lifeline]) -> None:
     ends[0].send(Ended(1, text="ä" * 100000))
     received = ends[1].receive()
     assert isinstance(received, Ended)
     assert set(received.text) == {"ä"}
 
 
-def test_death_of_the_other_end_is_none(ends):
+def test_death_of_the_other_end_is_none(ends: tuple[Lifeline, Lifeline]) -> None:
     ends[0].close()
     assert ends[1].receive() is None
 
 
-def test_what_was_sent_before_death_is_received(ends):
+def test_what_was_sent_before_death_is_received(ends: tuple[Lifeline, Lifeline]) -> None:
     ends[0].send(Ended(3))
     ends[0].close()
     assert ends[1].receive() == Ended(3)
     assert ends[1].receive() is None
 
 
-def test_sending_to_the_dead_does_nothing(ends):
+def test_sending_to_the_dead_does_nothing(ends: tuple[Lifeline, Lifeline]) -> None:
     ends[1].close()
     ends[0].send(Ended(3))
 
 
-def test_end_that_is_passed_on_is_inherited_and_stops_there(ends):
+def test_end_that_is_passed_on_is_inherited_and_stops_there(ends: tuple[Lifeline, Lifeline]) -> None:
     fd = ends[0].pass_on()
     assert os.get_inheritable(fd)
     inherited = Lifeline.inherited(os.dup(fd))

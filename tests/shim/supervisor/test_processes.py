@@ -15,11 +15,11 @@ def identity(path: str) -> processes.FileIdentity:
     return status.st_dev, status.st_ino
 
 
-def test_executable_is_the_file_that_runs():
+def test_executable_is_the_file_that_runs() -> None:
     assert processes.executable(os.getpid()) == identity(sys.executable)
 
 
-def test_zombie_executes_nothing():
+def test_zombie_executes_nothing() -> None:
     child = subprocess.Popen(["/bin/true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(FileNotFoundError):
@@ -27,7 +27,7 @@ def test_zombie_executes_nothing():
     child.wait()
 
 
-def test_children_are_told_oldest_first_and_zombies_too():
+def test_children_are_told_oldest_first_and_zombies_too() -> None:
     first = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     second = subprocess.Popen(["/bin/true"])
     os.waitid(os.P_PID, second.pid, os.WEXITED | os.WNOWAIT)
@@ -37,7 +37,7 @@ def test_children_are_told_oldest_first_and_zombies_too():
     second.wait()
 
 
-def test_child_with_a_hostile_name_is_understood(tmp_path):
+def test_child_with_a_hostile_name_is_understood(tmp_path: Path) -> None:
     copy = tmp_path / "a) R 1 (b"
     copy.symlink_to("/bin/cat")
     child = subprocess.Popen([copy], stdin=subprocess.PIPE)
@@ -46,23 +46,23 @@ def test_child_with_a_hostile_name_is_understood(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cat", "/bin/cat"])
-def test_executable_is_found_as_exec_would(name):
+def test_executable_is_found_as_exec_would(name: str) -> None:
     assert processes.find_executable(name) == identity("/bin/cat")
 
 
 @pytest.mark.parametrize("name", ["no-such-program", "/etc/passwd", "/etc", "./no-such-program"])
-def test_what_cannot_be_executed_is_not_found(name):
+def test_what_cannot_be_executed_is_not_found(name: str) -> None:
     assert processes.find_executable(name) is None
 
 
-def test_environment_is_the_one_that_was_given_and_not_what_python_made_of_it():
+def test_environment_is_the_one_that_was_given_and_not_what_python_made_of_it() -> None:
     code = "from controlplane_shim.supervisor import processes; print(processes.original_environment())"
     given = {"B": "2", "A": "x=y"}
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
     assert done.stdout == "{b'B': b'2', b'A': b'x=y'}\n"
 
 
-def test_detached_process_leads_a_session_and_holds_nothing_of_the_users():
+def test_detached_process_leads_a_session_and_holds_nothing_of_the_users() -> None:
     code = """
 import os, sys
 from controlplane_shim.supervisor import processes

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from controlplane_shim.supervisor import signals
 
 
 @pytest.fixture
-def reader():
+def reader() -> Iterator[signals.SignalReader]:
     before = signals.block({signal.SIGUSR1, signal.SIGUSR2})
     made = signals.SignalReader({signal.SIGUSR1, signal.SIGUSR2})
     yield made
@@ -22,31 +23,32 @@ def reader():
 
 
 @given(st.sets(st.integers(1, 64)))
-def test_mask_survives_a_command_line(mask):
+def test_mask_survives_a_command_line(mask: set[int]) -> None:
     assert signals.decode_mask(signals.encode_mask(mask)) == mask
 
 
-def test_signal_of_a_process_is_read(reader):
+def test_signal_of_a_process_is_read(reader: signals.SignalReader) -> None:
     os.kill(os.getpid(), signal.SIGUSR1)
     assert reader.read() == [signals.Received(signal.SIGUSR1, from_kernel=False)]
 
 
-def test_several_signals_are_read_at_once(reader):
+def test_several_signals_are_read_at_once(reader: signals.SignalReader) -> None:
     os.kill(os.getpid(), signal.SIGUSR2)
     os.kill(os.getpid(), signal.SIGUSR1)
     assert {received.number for received in reader.read()} == {signal.SIGUSR1, signal.SIGUSR2}
 
 
-def test_nothing_is_read_when_nothing_is_pending(reader):
+def test_nothing_is_read_when_nothing_is_pending(reader: signals.SignalReader) -> None:
     assert reader.read() == []
 
 
-def test_block_tells_the_mask_from_before(reader):
+@pytest.mark.usefixtures("reader")
+def test_block_tells_the_mask_from_before() -> None:
     assert {signal.SIGUSR1, signal.SIGUSR2} <= signals.block({signal.SIGURG})
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
 
 
-def test_exec_finds_what_python_changed_restored():
+def test_exec_finds_what_python_changed_restored() -> None:
     code = """
 import os, signal
 from controlplane_shim.supervisor import signals
@@ -57,7 +59,7 @@ os.execv("/bin/grep", ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"])
     assert found == ["SigBlk:", "0000000000000200", "SigIgn:", "0000000000000000"]
 
 
-def test_signal_that_waited_ends_the_process_at_the_restoration():
+def test_signal_that_waited_ends_the_process_at_the_restoration() -> None:
     code = """
 import os, signal
 from controlplane_shim.supervisor import signals

@@ -40,7 +40,10 @@ say(messages(data)[0][0] == CONTROL_FAMILY, sender)
 
 
 def test_socket_is_injected_into_the_high_range(shim: Shim) -> None:
-    assert shim.output("say(netlink().fileno() >= INJECTED_FROM, netlink(ROUTE).fileno() >= INJECTED_FROM)") == ["True"] * 2
+    assert (
+        shim.output("say(netlink().fileno() >= INJECTED_FROM, netlink(ROUTE).fileno() >= INJECTED_FROM)")
+        == ["True"] * 2
+    )
 
 
 def test_other_netlink_protocols_are_native(shim: Shim) -> None:
@@ -421,4 +424,7 @@ say(ask(client, request(ECHO, b"abcd"))[1])
 def test_openvpn_runs(shim: Shim) -> None:
     done = shim.run("/usr/sbin/openvpn", "--version")
     assert done.stdout.startswith("OpenVPN 2.")
-    assert done.returncode == subprocess.run(["/usr/sbin/openvpn", "--version"], capture_output=True, check=False).returncode
+    assert (
+        done.returncode
+        == subprocess.run(["/usr/sbin/openvpn", "--version"], capture_output=True, check=False).returncode
+    )

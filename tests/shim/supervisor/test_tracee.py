@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,21 +19,21 @@ from controlplane_shim.supervisor import libc
 from controlplane_shim.supervisor.tracee import MAX_READ, Tracee
 
 
-def errno_of(call, *arguments) -> int:
+def errno_of(call: Callable[..., object], *arguments: int) -> int | None:
     with pytest.raises(OSError) as raised:
         call(*arguments)
     return raised.value.errno
 
 
 @given(st.binary(min_size=1, max_size=10000))
-def test_memory_is_read_as_it_is(data):
+def test_memory_is_read_as_it_is(data: bytes) -> None:
     buffer = ctypes.create_string_buffer(data, len(data))
     with Tracee(os.getpid()) as tracee:
         assert tracee.read(ctypes.addressof(buffer), len(data)) == data
 
 
-def test_memory_is_read_through_proc_where_the_call_is_forbidden(monkeypatch):
-    def forbidden(*_arguments):
+def test_memory_is_read_through_proc_where_the_call_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_arguments: int) -> bytes:
         raise PermissionError(errno.EPERM, "forbidden by a profile")
 
     monkeypatch.setattr(libc, "read_process_memory", forbidden)
@@ -42,15 +44,14 @@ def test_memory_is_read_through_proc_where_the_call_is_forbidden(monkeypatch):
 
 
 @pytest.mark.parametrize("address", [0, 8, 2**47, 2**63 - 1, 2**63, 2**64 - 1])
-def test_bad_pointer_is_efault(address):
+def test_bad_pointer_is_efault(address: int) -> None:
     with Tracee(os.getpid()) as tracee:
         assert errno_of(tracee.read, address, 16) == errno.EFAULT
 
 
-def test_range_that_ends_in_unmapped_memory_is_efault():
+def test_range_that_ends_in_unmapped_memory_is_efault() -> None:
     pages = mmap.mmap(-1, 2 * mmap.PAGESIZE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-    ctypes.CDLL(None).munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     library = ctypes.CDLL(None, use_errno=True)
     assert library.mprotect(ctypes.c_void_p(start + mmap.PAGESIZE), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
     with Tracee(os.getpid()) as tracee:
@@ -58,17 +59,17 @@ def test_range_that_ends_in_unmapped_memory_is_efault():
         assert errno_of(tracee.read, start + mmap.PAGESIZE - 4, 8) == errno.EFAULT
 
 
-def test_nothing_is_read_for_no_length_even_from_a_bad_pointer():
+def test_nothing_is_read_for_no_length_even_from_a_bad_pointer() -> None:
     with Tracee(os.getpid()) as tracee:
         assert tracee.read(0, 0) == b""
 
 
-def test_huge_length_is_refused():
+def test_huge_length_is_refused() -> None:
     with Tracee(os.getpid()) as tracee:
         assert errno_of(tracee.read, 0, MAX_READ + 1) == errno.EMSGSIZE
 
 
-def test_descriptor_is_fetched_as_a_copy_of_the_same_file():
+def test_descriptor_is_fetched_as_a_copy_of_the_same_file() -> None:
     one, other = socket.socketpair()
     with one, other, Tracee(os.getpid()) as tracee:
         copy = tracee.fetch_fd(one.fileno())
@@ -80,22 +81,22 @@ def test_descriptor_is_fetched_as_a_copy_of_the_same_file():
             os.close(copy)
 
 
-def test_descriptor_that_is_not_open_is_ebadf():
+def test_descriptor_that_is_not_open_is_ebadf() -> None:
     with Tracee(os.getpid()) as tracee:
         assert errno_of(tracee.fetch_fd, 9999) == errno.EBADF
         assert not tracee.has_fd(9999)
 
 
-def test_open_descriptor_is_in_use():
+def test_open_descriptor_is_in_use() -> None:
     with Tracee(os.getpid()) as tracee:
         assert tracee.has_fd(0)
 
 
-def test_thread_belongs_to_its_process():
+def test_thread_belongs_to_its_process() -> None:
     tids: list[int] = []
     asked = threading.Event()
 
-    def wait():
+    def wait() -> None:
         tids.append(threading.get_native_id())
         asked.wait()
 
@@ -112,17 +113,18 @@ def test_thread_belongs_to_its_process():
         thread.join()
 
 
-def test_executable_and_namespace_are_the_files_behind_the_links():
+def test_executable_and_namespace_are_the_files_behind_the_links() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         with Tracee(child.pid) as tracee, Tracee(os.getpid()) as own:
             assert tracee.network_namespace() == own.network_namespace()
-            assert own.executable() == (os.stat(sys.executable).st_dev, os.stat(sys.executable).st_ino)
+            python = Path(sys.executable).stat()
+            assert own.executable() == (python.st_dev, python.st_ino)
     finally:
         child.communicate(b"\n")
 
 
-def test_thread_that_has_gone_is_an_os_error():
+def test_thread_that_has_gone_is_an_os_error() -> None:
     child = subprocess.Popen(["/bin/true"])
     child.wait()
     with Tracee(child.pid) as tracee:
