@@ -19,7 +19,7 @@ from controlplane_shim.supervisor.lifeline import Ended, Lifeline, Started
 from controlplane_shim.supervisor.listener import Listener
 from controlplane_shim.supervisor.loop import SIGNALS, Loop, answer_leftovers
 from controlplane_shim.supervisor.notices import Notices
-from controlplane_shim.supervisor.program import LauncherDied, Program
+from controlplane_shim.supervisor.program import LauncherDied, Program, Supervision
 from controlplane_shim.supervisor.syscalls import PROTOCOLS, SyscallServer
 from controlplane_shim.supervisor.unicast import Unicaster
 
@@ -59,19 +59,34 @@ def main(arguments: Sequence[str], open_session: OpenSession | None = None) -> i
         lifeline.send(Ended(EXIT_CONFIGURATION, text=str(error)))
         return EXIT_CONFIGURATION
 
+    try:
+        _supervise(program, supervision, lifeline, handler, log)
+    except Exception:  # noqa: BLE001 - the root of the process; the front, which gets no farewell, ends the program
+        log.exception("supervisor failed")
+        return EXIT_FAULT
+    return 0
+
+
+def _supervise(
+    program: Program,
+    supervision: Supervision,
+    lifeline: Lifeline,
+    handler: NetlinkHandler | None,
+    log: FilteringBoundLogger,
+) -> None:
     reader = signals.SignalReader(SIGNALS)
     loop = Loop(program, lifeline, reader, log)
     if handler is None or supervision.listener is None:
         log.warning("program runs unsupervised, with its own data channel", reason=supervision.reason)
         _run(loop, program, lifeline, None)
-        return 0
+        return
 
     listener = Listener(supervision.listener)
     unicaster = Unicaster(PROTOCOLS)
     server = SyscallServer(
         listener, supervision.injected, program.executable, handler, unicaster, architecture.current(), log
     )
-    loop.serve(listener, server, Notices(handler, unicaster, log))
+    loop.serve(listener, server.serve, Notices(handler, unicaster, log))
     _run(loop, program, lifeline, supervision.listener)
     _close(handler, log)
     unicaster.close()
@@ -80,7 +95,6 @@ def main(arguments: Sequence[str], open_session: OpenSession | None = None) -> i
         log.info("processes that the program started remain, their calls go to the kernel")
         processes.detach_from_terminal()
         answer_leftovers(listener, reader, program)
-    return 0
 
 
 def _run(loop: Loop, program: Program, lifeline: Lifeline, listener: int | None) -> None:
@@ -93,7 +107,7 @@ def _run(loop: Loop, program: Program, lifeline: Lifeline, listener: int | None)
 def _close(handler: NetlinkHandler, log: FilteringBoundLogger) -> None:
     try:
         handler.close()
-    except Exception:
+    except Exception:  # noqa: BLE001 - what follows does not depend on it
         log.exception("session could not be closed in order")
 
 

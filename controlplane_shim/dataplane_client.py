@@ -6,6 +6,7 @@ Knows gRPC: the channel, deadlines, how an error carries its reason. Must not kn
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Final, Protocol, TypeVar
 
@@ -30,6 +31,9 @@ from ovpn.dataplane.v1 import (
 
 DEADLINE_SECONDS: Final = 5.0
 """Longest that one call may keep OpenVPN blocked in its system call."""
+
+RETRY_SECONDS: Final = 0.05
+"""Pause before a call is repeated while the worker of its device is being restarted, mostly a fraction of a second."""
 
 _Request = TypeVar("_Request", bound=Message)
 _Reply = TypeVar("_Reply", bound=Message)
@@ -230,11 +234,17 @@ class _GrpcWatch:
 def _call(
     method: grpc.UnaryUnaryMultiCallable[_Request, _Reply], request: _Request, timeout: float = DEADLINE_SECONDS
 ) -> _Reply:
-    try:
-        return method(request, timeout=timeout)
-    except grpc.RpcError as error:
-        # The cause is cut off so that no traceback can show the request, which may hold keys.
-        raise _translated(error) from None
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return method(request, timeout=max(deadline - time.monotonic(), 0))
+        except grpc.RpcError as error:
+            # Raised outside, without a cause: no traceback may show the request, which may hold keys.
+            failure = _translated(error)
+        if failure.reason != "WORKER_RESTARTING" or time.monotonic() + RETRY_SECONDS > deadline:
+            raise failure
+        # Nothing was done, and what waits is better off than what is refused: a client would get AUTH_FAILED.
+        time.sleep(RETRY_SECONDS)
 
 
 def _translated(error: grpc.RpcError) -> DataPlaneError:

@@ -98,13 +98,15 @@ class Holdings:
 
     def release_sockets(self, device: Device) -> None:
         """Deletes the sockets that no peer uses. Afterwards nobody but OpenVPN holds their ports."""
-        for twin in device.take_unused_sockets():
+        for twin in device.unused_sockets():
             try:
                 self._link.dataplane.delete_socket(device.name, twin.name)
             except DataPlaneError as error:
                 if error.gone:
                     raise
                 self._log.warning("socket not deleted", device=device.name, socket=twin.name, error=str(error))
+            else:
+                del device.sockets[twin.inode]
 
     def lose(self, device: Device, peer: Peer, reason: DelReason) -> None:
         """A peer is gone, and not because OpenVPN asked for it."""
@@ -136,9 +138,10 @@ class Holdings:
             try:
                 self._link.dataplane.delete_device(device.name, CLOSE_SECONDS)
             except DataPlaneError as error:
-                self._log.warning("device not deleted", device=device.name, error=str(error))
                 if error.gone:
-                    break
+                    # Then the device is gone as well, or ends with the hand-off connection.
+                    return
+                self._log.warning("device not deleted", device=device.name, error=str(error))
 
     def _has_peer(self, ifindex: int, peer_id: int) -> bool:
         device = self._devices.get(ifindex)

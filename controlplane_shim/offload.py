@@ -123,9 +123,7 @@ class Offload:
             # The kernel driver's answer would be ENODEV, which ends OpenVPN; so does this, in order.
             self._holdings.give_up(f"device {device.name} was deleted by somebody else")
             return _after_the_end(operation)
-        if operation.remote is None:
-            raise RefusedError(EINVAL, "a UDP peer without a remote address")
-        twin = self._twin(device, operation.socket_fd, caller)
+        twin = self._twin(device, operation, caller)
         try:
             request = rpc.create_peer(operation, device.name, twin.name, multipeer=device.multipeer)
             created = self._dataplane.create_peer(request)
@@ -138,13 +136,15 @@ class Offload:
         self._holdings.release_sockets(device)
         return Done()
 
-    def _twin(self, device: Device, socket_fd: int, caller: Caller) -> Socket:
+    def _twin(self, device: Device, operation: NewPeer, caller: Caller) -> Socket:
         """The data plane's socket beside the one that OpenVPN names by its descriptor; made if there is none."""
         try:
-            fd = caller.fetch_fd(socket_fd)
+            fd = caller.fetch_fd(operation.socket_fd)
         except OSError as error:
-            raise RefusedError(ENOTSOCK, f"descriptor {socket_fd} of OpenVPN: {error.strerror}") from error
+            raise RefusedError(ENOTSOCK, f"descriptor {operation.socket_fd} of OpenVPN: {error.strerror}") from error
         with udp_socket(fd) as openvpn:
+            if operation.remote is None:
+                raise RefusedError(EINVAL, "a UDP peer without a remote address")
             number = inode(openvpn)
             if number not in device.sockets:
                 device.sockets[number] = adopt_socket(self._link, device.name, openvpn)

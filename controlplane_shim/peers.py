@@ -38,8 +38,7 @@ class Device:
     """A device. name: the data plane's; stream: number of its event stream.
 
     deleted: somebody else deleted it in the data plane. expires: whether OpenVPN has set a keepalive timeout, None
-    before it has said either. Sockets stand by inode; one without peers is there only between its adoption and its
-    first peer.
+    before it has said either. Sockets stand by inode.
     """
 
     name: str
@@ -65,12 +64,9 @@ class Device:
         """Removes a peer that is there."""
         self.peers.pop(peer_id).socket.peers -= 1
 
-    def take_unused_sockets(self) -> list[Socket]:
-        """Forgets the sockets that have no peer, and returns them."""
-        unused = [socket for socket in self.sockets.values() if not socket.peers]
-        for socket in unused:
-            del self.sockets[socket.inode]
-        return unused
+    def unused_sockets(self) -> list[Socket]:
+        """The sockets that have no peer."""
+        return [socket for socket in self.sockets.values() if not socket.peers]
 
     def missing_from(self, revisions: dict[int, int]) -> list[Peer]:
         """The peers that are not among those of a snapshot (create_revision by peer_id)."""

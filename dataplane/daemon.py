@@ -25,6 +25,8 @@ from dataplane.observability.log import set_up_log
 GRACE_SECONDS: Final = 2.0
 """How long calls may go on after SIGTERM or SIGINT; a second signal ends them at once."""
 
+_CANCELLATION_SECONDS: Final = 1.0
+
 
 def run(config: Config) -> int:
     """Serves until a signal; returns the exit code: 0, or 1 if it could not start."""
@@ -63,6 +65,7 @@ async def serve(config: Config) -> None:
         )
         await end.wait()
         log.info("stopping")
+    await _let_calls_end()
     log.info("stopped")
 
 
@@ -76,3 +79,13 @@ def _stop_events() -> tuple[asyncio.Event, asyncio.Event]:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     return end, hurry
+
+
+async def _let_calls_end() -> None:
+    """Gives calls that gRPC has cancelled the turns they need to end.
+
+    Whatever runs at the end of asyncio.run() is cancelled, which gRPC takes for a defect and logs.
+    """
+    this = asyncio.current_task()
+    if calls := {task for task in asyncio.all_tasks() if task is not this}:
+        await asyncio.wait(calls, timeout=_CANCELLATION_SECONDS)

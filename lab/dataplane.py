@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from ovpn.dataplane.v1 import device_pb2, device_pb2_grpc, peer_pb2, peer_pb2_grpc
+from ovpn.dataplane.v1 import common_pb2, device_pb2, device_pb2_grpc, peer_pb2, peer_pb2_grpc
 
 from lab.lab import Lab
 from lab.processes import cpu_seconds
@@ -50,8 +50,9 @@ class DataPlane:
         return [peer for device in self.devices() for peer in self.peers(device.name)]
 
     def worker_cpu_seconds(self) -> dict[str, float]:
-        """CPU time of each worker, by device."""
-        return {device.name: cpu_seconds(device.worker_pid) for device in self.devices() if device.worker_pid}
+        """CPU time of the worker of each role; meant for one tunnel, whose server is MP and whose client is P2P."""
+        roles = {common_pb2.DEVICE_MODE_MP: "server", common_pb2.DEVICE_MODE_P2P: "client"}
+        return {roles[device.mode]: cpu_seconds(device.worker_pid) for device in self.devices()}
 
     def _is_ready(self) -> bool:
         if self.process.exit_code is not None:

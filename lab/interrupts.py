@@ -13,11 +13,15 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def raise_on_ending_signals() -> None:
-    """Makes SIGTERM and SIGHUP unwind the stack as SIGINT does: SystemExit(128 + number). Main thread only."""
+    """Makes every ending signal unwind the stack: SIGINT as KeyboardInterrupt, others as SystemExit(128 + number).
+
+    Main thread only. SIGINT is set too, for a shell starts programs in the background with it ignored.
+    """
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
 

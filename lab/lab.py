@@ -39,7 +39,7 @@ class Lab:
         self.strays: list[str] = []
         """Command lines of processes that were still there after those that started them had been stopped."""
         self.name = f"ovpn-{secrets.token_hex(3)}"
-        self.sockets = Path(tempfile.gettempdir(), self.name)
+        self.sockets = socket_directory(self.name)
         """A directory with a path short enough for Unix sockets (107 bytes)."""
         self._namespaces: list[Namespace] = []
         self._links: list[Link] = []
@@ -118,3 +118,8 @@ class Lab:
 
 OpenLab = Callable[[], AbstractContextManager[Lab]]
 """Opens a lab for the length of a `with` block."""
+
+
+def socket_directory(lab_name: str) -> Path:
+    """Where the lab of this name keeps its sockets."""
+    return Path(tempfile.gettempdir(), lab_name)

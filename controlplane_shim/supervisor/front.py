@@ -11,7 +11,6 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Sequence
 
@@ -23,6 +22,7 @@ EXIT_SUPERVISOR_DIED = 70  # EX_SOFTWARE of sysexits.h
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _READ = (*_FORWARDED, signal.SIGCHLD)
+_STANDARD_ERROR = 2
 _CLEANUP_SECONDS = 10.0
 _KILLING_SECONDS = 5.0
 
@@ -112,9 +112,11 @@ class Front:
 
 def run(supervisor: Sequence[str], program: Sequence[str]) -> int:
     """Runs the program; its exit code, unless this process dies of the same signal as the program did."""
+    processes.open_standard_descriptors()
     ended = Front(supervisor, program).run()
     if ended.text:
-        sys.stderr.write(f"ovpn-shim: {ended.text}\n")
+        with contextlib.suppress(OSError):
+            os.write(_STANDARD_ERROR, f"ovpn-shim: {ended.text}\n".encode())
     if ended.signal:
         return _die_of(ended.signal)
     return ended.code

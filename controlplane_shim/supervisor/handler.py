@@ -63,7 +63,7 @@ class NetlinkHandler(Protocol):
         """A notice to this port id could not be delivered (ECONNREFUSED: the socket is closed)."""
 
     def notices_fd(self) -> int:
-        """Readable when take_notices() has something, or when fatal() changed."""
+        """Readable when take_notices() has something, or when fatal() changed; take_notices() makes it unreadable."""
 
     def take_notices(self) -> list[Notice]:
         """What is to be sent to the program unasked, in order."""

@@ -28,7 +28,7 @@ _ADDFD_SETFD = 1
 _ADDFD_SEND = 2
 
 
-class NotificationGone(Exception):  # noqa: N818 - names the fact
+class NotificationGone(Exception):
     """The system call is no longer waiting: its thread was killed."""
 
 

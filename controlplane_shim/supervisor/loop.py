@@ -5,11 +5,11 @@ Knows the sources of events and how the end comes about. Must not know system ca
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import signal
 from collections.abc import Callable
-from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,6 +20,9 @@ from controlplane_shim.supervisor.notices import Notices
 from controlplane_shim.supervisor.program import MovedToBackground, Program, ProgramEnded
 from controlplane_shim.supervisor.signals import SignalReader
 
+Answer = Callable[[Notification], None]
+"""Answers one notification. Raises nothing but NotificationGone."""
+
 SIGNALS = (signal.SIGTERM, signal.SIGCHLD)
 """What the signal reader of the supervisor reads."""
 
@@ -27,13 +30,6 @@ EXIT_DATA_PLANE_GONE = 75  # EX_TEMPFAIL of sysexits.h
 
 GRACE_SECONDS = 10.0
 GRACE_WITHOUT_FRONT_SECONDS = 5.0
-
-
-class Server(Protocol):
-    """What answers notifications."""
-
-    def serve(self, notification: Notification) -> None:
-        """Answers one. Never raises."""
 
 
 class Loop:
@@ -52,12 +48,12 @@ class Loop:
         self._watch(lifeline.fileno(), self._on_lifeline)
         self._watch(signals.fileno(), self._on_signals)
 
-    def serve(self, listener: Listener, server: Server, notices: Notices) -> None:
+    def serve(self, listener: Listener, answer: Answer, notices: Notices) -> None:
         """Has notifications answered and notices forwarded from now on."""
 
         def on_listener(events: int) -> None:
             if events & select.POLLIN:
-                _serve_next(listener, server)
+                _answer_next(listener, answer)
             else:  # POLLHUP: no process is left under the filter
                 self._forget(listener.fileno())
 
@@ -141,27 +137,11 @@ def answer_leftovers(listener: Listener, signals: SignalReader, program: Program
                     return
                 program.reap()
             elif events & select.POLLIN:
-                _serve_next(listener, _LetThrough(listener))
+                _answer_next(listener, listener.let_through)
             else:
                 return
 
 
-class _LetThrough:
-    """Leaves every call to the kernel."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-
-    def serve(self, notification: Notification) -> None:
-        try:
-            self._listener.let_through(notification)
-        except NotificationGone:
-            return
-
-
-def _serve_next(listener: Listener, server: Server) -> None:
-    try:
-        notification = listener.receive()
-    except NotificationGone:  # killed between poll and receive
-        return
-    server.serve(notification)
+def _answer_next(listener: Listener, answer: Answer) -> None:
+    with contextlib.suppress(NotificationGone):  # killed in the middle
+        answer(listener.receive())

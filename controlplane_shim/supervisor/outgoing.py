@@ -28,7 +28,7 @@ class Memory(Protocol):
         """Exactly length bytes. Raises OSError."""
 
 
-class Malformed(Exception):  # noqa: N818 - names the fact
+class Malformed(Exception):
     """The kernel itself would refuse this, or it is larger than anything that is served."""
 
 

@@ -74,6 +74,13 @@ def spawn(arguments: Sequence[str]) -> int:
     return pid
 
 
+def open_standard_descriptors() -> None:
+    """/dev/null where the user has closed a standard descriptor, lest another file gets its number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def detach_from_terminal() -> None:
     """A session of its own, and nothing of the user's left on the standard descriptors."""
     if os.getsid(0) != os.getpid():

@@ -21,7 +21,7 @@ from controlplane_shim.supervisor import launcher, processes, signals
 _MAX_MESSAGE = 1024
 
 
-class LauncherDied(Exception):  # noqa: N818 - names the fact
+class LauncherDied(Exception):
     """The launcher ended before it could hand anything over; it has told the user why."""
 
 
@@ -169,7 +169,7 @@ class Program:
             signal.pidfd_send_signal(self._pidfd, number)
 
 
-class _Undecided(Exception):  # noqa: N818 - names the fact
+class _Undecided(Exception):
     """A child is about to die and may leave the daemon to us; then there will be another SIGCHLD."""
 
 

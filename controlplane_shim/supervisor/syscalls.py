@@ -10,6 +10,7 @@ acknowledgement. It is also why an error on our side may end in it, as long as n
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ _SOCKET_FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 _GROUP_BYTES = 4
 _INT = 0xFFFFFFFF  # ints and descriptors stand in the low half of an argument
 _KERNEL = (0, 0)  # port id and groups
+
+# errors that come of what the caller passed, or of its death
+_CALLERS_OWN = frozenset({errno.EBADF, errno.EFAULT, errno.EMSGSIZE, errno.ENOENT, errno.ENOTSOCK, errno.ESRCH})
 
 
 class _Answer(Enum):
@@ -83,15 +87,12 @@ class SyscallServer:
         }
 
     def serve(self, notification: Notification) -> None:
-        """Answers one notification, whatever happens."""
-        try:
-            result = self._result(notification)
-            if result is _Answer.CONTINUE:
-                self._listener.let_through(notification)
-            elif not isinstance(result, _Answer):
-                self._listener.give(notification, result)
-        except NotificationGone:
-            self._log.debug("caller was killed in its system call", tid=notification.tid)
+        """Answers one notification, whatever happens. Raises NotificationGone."""
+        result = self._result(notification)
+        if result is _Answer.CONTINUE:
+            self._listener.let_through(notification)
+        elif not isinstance(result, _Answer):
+            self._listener.give(notification, result)
 
     def _result(self, notification: Notification) -> _Result:
         try:
@@ -99,12 +100,11 @@ class SyscallServer:
                 return self._calls[notification.number](notification, tracee)
         except outgoing.Malformed:
             pass
-        except PermissionError as error:
-            self._log.warning("system call left to the kernel", tid=notification.tid, error=str(error))
-        except OSError as error:
-            self._log.debug("system call left to the kernel", tid=notification.tid, error=str(error))
         except NotificationGone:
             raise
+        except OSError as error:
+            tell = self._log.debug if error.errno in _CALLERS_OWN else self._log.warning
+            tell("system call left to the kernel", tid=notification.tid, error=str(error), exc_info=True)
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the program waiting for ever
             self._log.exception("system call could not be served", tid=notification.tid)
         return _Answer.CONTINUE

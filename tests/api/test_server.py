@@ -56,7 +56,7 @@ async def test_health_says_not_serving_when_the_server_ends(api: Api) -> None:
     stub: Any = health_pb2_grpc.HealthStub(api.channel)
     statuses = aiter(stub.Watch(health_pb2.HealthCheckRequest(service=SERVICES[0])))
     assert (await anext(statuses)).status == SERVING
-    stopping = asyncio.ensure_future(api.server.stop(PATIENCE_S, hurry := asyncio.Event()))
+    stopping = asyncio.ensure_future(api.server.stop(3600, hurry := asyncio.Event()))
     assert (await asyncio.wait_for(anext(statuses), PATIENCE_S)).status == NOT_SERVING
     hurry.set()
     await stopping

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from lab.dataplane import DataPlane
 from lab.interrupts import raise_on_ending_signals
-from lab.lab import MARK, Lab, OpenLab
+from lab.lab import Lab, OpenLab
+from lab.leftovers import left_behind
 from lab.netns import ip
 from lab.pki import Authority
 from lab.waiting import wait_until
@@ -21,26 +21,16 @@ def used_labs() -> Iterator[list[str]]:
     """Names of the labs of this session. At its end nothing that they made may be on the machine any more."""
     raise_on_ending_signals()
     names: list[str] = []
-    links_before = ip("-brief", "link").splitlines()
+    before = _links()
     yield names
-    namespaces = ip("netns", "list")
-    assert [name for name in names if name in namespaces] == []
-    assert [name for name in names for pid in _marked(name) if pid] == []
-    new_links = {line.split()[0] for line in set(ip("-brief", "link").splitlines()) - set(links_before)}
-    assert {name for name in new_links if name.startswith(("tun", "to-"))} == set()
+    assert {name: left for name in names if (left := left_behind(name))} == {}
+    assert _links() - before == set()
 
 
-def _marked(lab_name: str) -> list[str]:
-    mark = f"{MARK}={lab_name}".encode()
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (directory / "environ").read_bytes()
-        except OSError:  # it has just ended
-            continue
-        if mark in environment.split(b"\0"):
-            found.append(directory.name)
-    return found
+def _links() -> set[str]:
+    """Devices of the kinds that a lab makes, in the namespace of the tests, where none of them belongs."""
+    names = (line.split()[0] for line in ip("-brief", "link").splitlines())
+    return {name for name in names if name.startswith(("tun", "to-"))}
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +27,9 @@ from ovpn.dataplane.v1 import (
 )
 
 from lab.dataplane import DataPlane, shim
-from lab.key_recorder import KeyRecorder, recording
+from lab.key_recorder import recording
 from lab.lab import Lab, OpenLab
-from lab.openvpn import Settings, start_client, start_server
+from lab.openvpn import SERVER_VPN_IPV4, Settings, start_client, start_server
 from lab.pki import Authority
 from lab.traffic import wait_reachable
 from lab.waiting import wait_until
@@ -54,28 +53,22 @@ class Used:
 @pytest.fixture(scope="module")
 def used(open_lab: OpenLab, authority: Authority) -> Iterator[Used]:
     settings = Settings(reneg_seconds=2, verb=4)
-    with open_lab() as lab, recorded_data_plane(lab) as (data_plane, target, recorder):
+    with open_lab() as lab:
+        data_plane = DataPlane(lab)
         server_namespace, client_namespace = lab.namespace("server"), lab.namespace("client")
         link = lab.link(server_namespace, client_namespace)
-        front = shim(target, lab.directory / "server-shim.log")
-        server = start_server(lab, server_namespace, authority.server(), settings, front=front)
-        server.wait_initialized()
-        front = shim(target, lab.directory / "client-shim.log")
-        client = start_client(lab, client_namespace, authority.client(), settings, link.ipv4(1), front=front)
-        client.wait_initialized()
-        wait_reachable(lab, client_namespace, server.vpn_addresses()[0])
-        wait_until(lambda: len(recorder.keys) >= 6, "three keys on both ends")
-        directions = [direction for key in recorder.keys for direction in (key.encrypt, key.decrypt)]
-        secrets = [secret for direction in directions for secret in (direction.cipher_key, direction.nonce_tail)]
-        yield Used(lab, data_plane, secrets)
-
-
-@contextmanager
-def recorded_data_plane(lab: Lab) -> Iterator[tuple[DataPlane, str, KeyRecorder]]:
-    """A daemon, and the target at which every key it is given is noted."""
-    data_plane = DataPlane(lab)
-    with recording(data_plane.target, lab.sockets) as (target, recorder):
-        yield data_plane, target, recorder
+        with recording(data_plane.target, lab.sockets) as (target, recorder):
+            front = shim(target, lab.directory / "server-shim.log")
+            server = start_server(lab, server_namespace, authority.server(), settings, front=front)
+            server.wait_initialized()
+            front = shim(target, lab.directory / "client-shim.log")
+            client = start_client(lab, client_namespace, authority.client(), settings, link.ipv4(1), front=front)
+            client.wait_initialized()
+            wait_reachable(lab, client_namespace, SERVER_VPN_IPV4)
+            wait_until(lambda: len(recorder.keys) >= 6, "three keys on both ends")
+            directions = [direction for key in recorder.keys for direction in (key.encrypt, key.decrypt)]
+            secrets = [secret for direction in directions for secret in (direction.cipher_key, direction.nonce_tail)]
+            yield Used(lab, data_plane, secrets)
 
 
 def spellings(secret: bytes) -> list[bytes]:

@@ -25,7 +25,7 @@ from ovpn.dataplane.v1 import (
     socket_pb2,
 )
 
-from controlplane_shim.dataplane_client import DataPlaneError, GrpcDataPlane
+from controlplane_shim.dataplane_client import RETRY_SECONDS, DataPlaneError, GrpcDataPlane
 
 PACKAGE = "ovpn.dataplane.v1"
 SECRET = b"SECRET-KEY-BYTES"
@@ -39,6 +39,7 @@ class Daemon(grpc.GenericRpcHandler):
         self.requests: list[tuple[str, bytes]] = []
         self.replies: list[Message] = []
         self.error: grpc.Status | None = None
+        self.errors_once = False
         self.hangs = False
         self.release = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(4), handlers=[self])
@@ -64,7 +65,8 @@ class Daemon(grpc.GenericRpcHandler):
         if self.hangs:
             self.release.wait(30)
         if self.error is not None:
-            context.abort_with_status(self.error)
+            error, self.error = self.error, None if self.errors_once else self.error
+            context.abort_with_status(error)
 
 
 @pytest.fixture
@@ -101,12 +103,24 @@ def test_an_error_carries_code_reason_and_message(daemon: Daemon, client: GrpcDa
     assert not error.gone
 
 
-@pytest.mark.parametrize(("reason", "gone"), [("WORKER_RESTARTING", False), ("SHUTTING_DOWN", True)])
-def test_unavailable_with_a_reason_is_not_gone_unless_it_says_so(
-    daemon: Daemon, client: GrpcDataPlane, reason: str, gone: bool
-) -> None:
+@pytest.mark.parametrize("reason", ["SHUTTING_DOWN", "WORKER_FAILED"])
+def test_a_data_plane_that_will_not_serve_again_is_gone(daemon: Daemon, client: GrpcDataPlane, reason: str) -> None:
     daemon.error = refusal(grpc.StatusCode.UNAVAILABLE, reason)
-    assert error_of(lambda: client.swap_keys(key_pb2.SwapKeysRequest())).gone is gone
+    assert error_of(lambda: client.swap_keys(key_pb2.SwapKeysRequest())).gone
+
+
+def test_a_call_is_repeated_until_the_worker_is_back(daemon: Daemon, client: GrpcDataPlane) -> None:
+    daemon.error = refusal(grpc.StatusCode.UNAVAILABLE, "WORKER_RESTARTING")
+    daemon.errors_once = True
+    client.delete_socket("a", "s")
+    assert [method for method, _ in daemon.requests] == ["DeleteSocket", "DeleteSocket"]
+
+
+def test_a_worker_that_does_not_come_back_in_time_is_an_error(daemon: Daemon, client: GrpcDataPlane) -> None:
+    daemon.error = refusal(grpc.StatusCode.UNAVAILABLE, "WORKER_RESTARTING")
+    error = error_of(lambda: client.delete_device("a", 3 * RETRY_SECONDS))
+    assert (error.reason, error.gone) == ("WORKER_RESTARTING", False)
+    assert len(daemon.requests) > 1
 
 
 def test_where_nobody_listens_the_data_plane_is_gone(tmp_path: Path) -> None:

@@ -83,6 +83,19 @@ def test_the_other_peers_of_a_socket_keep_it(world: World) -> None:
     assert world.dataplane.calls("delete_socket") == []
 
 
+def test_a_socket_that_could_not_be_deleted_is_used_again_and_deleted_later(world: World) -> None:
+    ifindex, device = world.make_device()
+    world.make_peer(ifindex, 1)
+    world.dataplane.fail("delete_socket", DataPlaneError("UNAVAILABLE", "WORKER_RESTARTING", "wait"))
+    world.dataplane.delete_by_itself(device, 1, common_pb2.DEL_REASON_TRANSPORT_ERROR)
+    assert world.deletions() == [(1, "TRANSPORT_ERROR")]
+    world.diary.clear()
+    world.make_peer(ifindex, 1)
+    assert world.methods() == ["create_peer"]
+    world.perform(DelPeer(ifindex, 1))
+    assert world.methods() == ["create_peer", "delete_peer", "delete_socket"]
+
+
 def test_a_restarted_worker_does_not_end_the_session(world: World) -> None:
     ifindex, device = world.make_device()
     world.make_peer(ifindex, 1)

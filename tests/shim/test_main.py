@@ -13,10 +13,6 @@ from controlplane_shim.log import open_log
 from controlplane_shim.supervisor import front
 
 
-class Started(Exception):  # noqa: N818 - names the fact
-    pass
-
-
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The supervisor's and the program's command lines, in place of running them."""
@@ -91,23 +87,6 @@ def test_help_tells_the_environment_variables(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "OVPN_SHIM_TARGET" in out
     assert "OVPN_SHIM_HANDOFF" in out
-
-
-@pytest.mark.root
-def test_target_that_cannot_be_is_ex_config_and_the_program_is_not_run() -> None:
-    code = f"""
-import sys
-from controlplane_shim import app
-from controlplane_shim.supervisor import front
-def refuse(target, handoff, log):
-    raise ValueError(f"{{target}}: no such kind of target")
-if sys.argv[1:2] == ["--fd"]:
-    sys.exit(app.main([*sys.argv[1:5], "--target", "x:y", *sys.argv[5:]], open_session=refuse))
-sys.exit(front.run([sys.executable, "-c", open("/proc/self/cmdline").read().split(chr(0))[2]], ["echo", "ran"]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (app.EXIT_CONFIGURATION, "")
-    assert done.stderr == "ovpn-shim: x:y: no such kind of target\n"
 
 
 @pytest.mark.root

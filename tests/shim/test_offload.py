@@ -116,7 +116,8 @@ def test_a_tcp_socket_is_refused_without_a_call(world: World) -> None:
     ifindex, _ = world.make_device()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
         world.caller.numbers[7] = tcp.fileno()
-        outcome = world.perform(new_peer(ifindex, 1))
+        # A TCP server names no remote.
+        outcome = world.perform(replace(new_peer(ifindex, 1), remote=None))
     assert errno_of(outcome) == EINVAL
     assert "TCP" in str(outcome)
     assert world.diary == []
@@ -130,6 +131,7 @@ def test_a_descriptor_that_openvpn_does_not_have_is_not_a_socket(world: World) -
 def test_a_udp_peer_without_remote_is_refused(world: World) -> None:
     ifindex, _ = world.make_device()
     assert errno_of(world.perform(replace(new_peer(ifindex, 1), remote=None))) == EINVAL
+    assert world.diary == []
 
 
 def test_no_copy_of_openvpns_socket_is_kept(world: World) -> None:

@@ -68,10 +68,6 @@ def new_peer(ifindex: int, peer_id: int, port: int = 1194) -> bytes:
     return generic(DCO, 1, u32(1, ifindex), nest(2, u32(1, peer_id), u32(3, 7), remote, vpn_ipv4))
 
 
-def set_peer(ifindex: int, peer_id: int) -> bytes:
-    return generic(DCO, 2, u32(1, ifindex), nest(3, u32(1, peer_id), u32(2, 10), u32(3, 60)))
-
-
 def del_peer(ifindex: int, peer_id: int) -> bytes:
     return generic(DCO, 3, u32(1, ifindex), nest(4, u32(2, peer_id)))
 
@@ -346,7 +342,8 @@ def test_the_life_of_a_peer_in_the_real_data_plane(
         assert errnos_of(get_family()) == [0]
         assert handler.handle(ROUTE, new_link(), PORT_ID, caller).kernel_messages
         ifindex = socket.if_nametoindex("tun0")
-        for request in (new_peer(ifindex, 1), set_peer(ifindex, 1), new_key(ifindex, 1)):
+        set_peer = generic(DCO, 2, u32(1, ifindex), nest(3, u32(1, 1), u32(2, 10), u32(3, 60)))
+        for request in (new_peer(ifindex, 1), set_peer, new_key(ifindex, 1)):
             assert errnos_of(request) == [0]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(control, address)

@@ -22,12 +22,13 @@ def bind() -> Iterator[Bind]:
     """Makes UDP sockets, as OpenVPN does."""
     opened = []
 
-    def make(address: str, port: int = 0, *, v6only: bool | None = None, owner: int = 0) -> socket.socket:
+    def make(address: str, port: int = 0, *, v6only: bool | None = None, owner: int | None = None) -> socket.socket:
         made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
         opened.append(made)
         if v6only is not None:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-        os.fchown(made.fileno(), owner, -1)
+        if owner is not None:
+            os.fchown(made.fileno(), owner, -1)
         made.bind((address, port))
         return made
 

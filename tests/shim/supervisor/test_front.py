@@ -81,6 +81,13 @@ def test_standard_streams_are_the_users(shim: Shim) -> None:
     assert "complaint\n" in done.stderr
 
 
+def test_closed_standard_streams_do_no_harm(shim: Shim) -> None:
+    def close_all() -> None:
+        os.closerange(0, 3)
+
+    assert shim.run("sh", "-c", "exit 7", preexec_fn=close_all).returncode == 7
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 )
@@ -246,6 +253,19 @@ open({str(report)!r}, "w").write(str(outcome))
         os.kill(guardian, signal.SIGKILL)
         assert all(one.is_dead() for one in watched)
 
+    def test_openvpn_daemon_obeys_its_own_pid_file(self, shim: Shim, watch: type[Watch], tmp_path: Path) -> None:
+        pid_file = tmp_path / "pid"
+        os.mkfifo(pid_file)
+        options = ["--dev", "null", "--nobind", "--remote", "127.0.0.1", "9", "--log", str(tmp_path / "log")]
+        process = shim.start("/usr/sbin/openvpn", *options, "--daemon", "--writepid", str(pid_file))
+        daemon = int(pid_file.read_text())
+        process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == 0
+        watched = [watch(pid) for pid in shim.processes()]
+        assert daemon in {one.pid for one in watched}
+        os.kill(daemon, signal.SIGTERM)
+        assert all(one.is_dead() for one in watched)
+
     def test_program_that_fails_is_not_taken_for_a_daemon(self, shim: Shim) -> None:
         done = shim.run(
             *shim.python("if os.fork(): os._exit(3)\nos.close(0); os.close(1); os.close(2); signal.pause()")
@@ -260,6 +280,12 @@ open({str(report)!r}, "w").write(str(outcome))
 
 def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_target_that_cannot_be_is_ex_config_and_the_program_is_not_run(shim: Shim) -> None:
+    done = shim.run("echo", "ran", env={"FAKE_TARGET": "refused"})
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == "ovpn-shim: this target cannot be\n"
 
 
 def test_front_imports_nothing_heavy() -> None:

@@ -62,6 +62,21 @@ def test_environment_is_the_one_that_was_given_and_not_what_python_made_of_it() 
     assert done.stdout == "{b'B': b'2', b'A': b'x=y'}\n"
 
 
+def test_closed_standard_descriptors_are_opened_and_others_left() -> None:
+    code = """
+import os
+from controlplane_shim.supervisor import processes
+os.close(0)
+os.close(2)
+processes.open_standard_descriptors()
+print([os.fstat(fd).st_rdev == os.stat("/dev/null").st_rdev and os.get_inheritable(fd) for fd in range(3)])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, stdin=subprocess.PIPE
+    )
+    assert done.stdout == "[True, False, True]\n"
+
+
 def test_detached_process_leads_a_session_and_holds_nothing_of_the_users() -> None:
     code = """
 import os, sys

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -234,9 +237,9 @@ except BlockingIOError: say("nothing")
         found = shim.output("""
 client = netlink()
 client.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, 16)  # nlctrl notify
-say(len(client.getsockopt(SOL_NETLINK, 9, 8)), client.getsockopt(SOL_NETLINK, 9, 8)[1])  # NETLINK_LIST_MEMBERSHIPS
+say(client.getsockopt(SOL_NETLINK, 9, 8)[1])  # NETLINK_LIST_MEMBERSHIPS, a bitmap from group 1 on
 """)
-        assert found == ["4", "128"] or found == ["8", "128"]
+        assert found == ["128"]
 
     def test_group_the_kernel_does_not_have_is_refused_by_it(self, shim: Shim) -> None:
         found = shim.output("""
@@ -286,16 +289,14 @@ say([struct.unpack_from("=I", reply)[0] for reply in replies] == list(range(100)
     assert found == ["True", "0"]
 
 
-def test_other_executable_under_the_filter_is_native(shim: Shim) -> None:
-    found = shim.output("""
+def test_other_executable_under_the_filter_is_native(shim: Shim, tmp_path: Path) -> None:
+    copy = tmp_path / "python"
+    shutil.copy(Path(sys.executable).resolve(), copy)
+    code = "import socket; print(socket.socket(16, 3, 16).fileno() < 100)"
+    found = shim.output(f"""
 import subprocess
-code = 'import socket; print(socket.socket(16, 3, 16).fileno() < 100)'
 say(netlink().fileno() > INJECTED_FROM)
-copy = "/tmp/" + os.urandom(8).hex()
-import shutil
-shutil.copy(os.path.realpath(sys.executable), copy)
-try: subprocess.run([copy, "-S", "-c", code], check=True, env={"PYTHONHOME": sys.base_prefix})
-finally: os.unlink(copy)
+subprocess.run([{str(copy)!r}, "-S", "-c", {code!r}], check=True, env={{"PYTHONHOME": sys.base_prefix}})
 """)
     assert found == ["True", "True"]
 

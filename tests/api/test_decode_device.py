@@ -1,0 +1,65 @@
+"""What the engine is asked for by DeviceService's requests."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from ovpn.dataplane.v1 import common_pb2, device_pb2
+
+from dataplane.api import decode_device
+from dataplane.engine.types import DeviceChange, DeviceSpec
+from dataplane.vocabulary import Mode
+from tests.api.conftest import device_message
+
+TOKEN = "0123456789abcdef" * 2
+
+
+def spec_of(token: str = "", **fields: Any) -> DeviceSpec:
+    request = device_pb2.CreateDeviceRequest(device=device_message(**fields), tun_token=token)
+    return decode_device.decode_creation(request)
+
+
+def test_a_device_without_settings_gets_the_defaults() -> None:
+    assert spec_of() == DeviceSpec(name="d", interface_name="d", mode=Mode.MP, mtu=1428)
+
+
+def test_all_settings_are_taken() -> None:
+    spec = spec_of(
+        interface_name="tun0",
+        mode=common_pb2.DEVICE_MODE_P2P,
+        mtu=68,
+        addresses=["10.8.0.1/24"],
+        admin_up=True,
+        network_namespace="/n",
+    )
+    assert spec == DeviceSpec("d", "tun0", Mode.P2P, 68, (IPv4Interface("10.8.0.1/24"),), True, "/n")
+
+
+def test_ipv6_addresses_are_read_in_any_form() -> None:
+    assert spec_of(addresses=["FD00:0::1/64"]).addresses == (IPv6Interface("fd00::1/64"),)
+
+
+@pytest.mark.parametrize("mtu", [0, 1500])
+def test_an_adopted_tun_has_no_interface_name_and_keeps_its_mtu_unless_told(mtu: int) -> None:
+    assert spec_of(TOKEN, mtu=mtu) == DeviceSpec(name="d", interface_name="", mode=Mode.MP, mtu=mtu)
+
+
+def test_an_adopted_device_may_have_a_name_that_is_no_interface_name() -> None:
+    assert spec_of(TOKEN, name="a" * 63).name == "a" * 63
+
+
+@pytest.mark.parametrize("mtu", [68, 1279])
+def test_a_small_mtu_is_fine_without_ipv6(mtu: int) -> None:
+    assert spec_of(mtu=mtu, addresses=["10.8.0.1/24"]).mtu == mtu
+
+
+def test_a_change_holds_what_the_mask_names() -> None:
+    device = device_message(mtu=1500, admin_up=True, addresses=["10.8.0.1/24"])
+    request = device_pb2.UpdateDeviceRequest(device=device, update_mask=FieldMask(paths=["admin_up"]))
+    assert decode_device.decode_change(request) == ("d", DeviceChange(admin_up=True))
+    request.update_mask.paths.extend(["mtu", "addresses"])
+    every = DeviceChange(mtu=1500, addresses=(IPv4Interface("10.8.0.1/24"),), admin_up=True)
+    assert decode_device.decode_change(request) == ("d", every)

@@ -1,0 +1,31 @@
+"""What the engine is asked for by SocketService's requests."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+from ovpn.dataplane.v1 import socket_pb2
+
+from dataplane.api import decode_socket
+from dataplane.engine.types import SocketSpec
+from tests.api.conftest import socket_message
+
+TOKEN = "0123456789abcdef" * 2
+
+
+def test_an_ipv6_socket_is_taken_as_asked_for() -> None:
+    request = socket_pb2.CreateSocketRequest(
+        socket=socket_message(address="2001:DB8::1", port=65535, ipv6_only=True), network_namespace="/n"
+    )
+    expected = SocketSpec("d", "s", IPv6Address("2001:db8::1"), 65535, ipv6_only=True, network_namespace="/n")
+    assert decode_socket.decode_creation(request) == expected
+
+
+def test_an_ipv4_socket_is_taken_as_asked_for() -> None:
+    request = socket_pb2.CreateSocketRequest(socket=socket_message(address="0.0.0.0", port=0))
+    assert decode_socket.decode_creation(request) == SocketSpec("d", "s", IPv4Address(0), 0, ipv6_only=False)
+
+
+def test_an_adoption_has_device_name_and_token() -> None:
+    request = socket_pb2.AdoptSocketRequest(device="d", name="s", socket_token=TOKEN)
+    assert decode_socket.decode_adoption(request) == ("d", "s", TOKEN)
