@@ -61,7 +61,7 @@ def main(arguments: Sequence[str], open_session: OpenSession | None = None) -> i
 
     try:
         _supervise(program, supervision, lifeline, handler, log)
-    except Exception:  # noqa: BLE001 - the root of the process; the front, which gets no farewell, ends the program
+    except Exception:  # the root of the process; the front, which gets no farewell, ends the program
         log.exception("supervisor failed")
         return EXIT_FAULT
     return 0
@@ -107,7 +107,7 @@ def _run(loop: Loop, program: Program, lifeline: Lifeline, listener: int | None)
 def _close(handler: NetlinkHandler, log: FilteringBoundLogger) -> None:
     try:
         handler.close()
-    except Exception:  # noqa: BLE001 - what follows does not depend on it
+    except Exception:  # what follows does not depend on it
         log.exception("session could not be closed in order")
 
 

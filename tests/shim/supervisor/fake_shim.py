@@ -125,7 +125,10 @@ def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLog
         raise ValueError("this target cannot be")
     if target == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    return FakeHandler()
+    handler = FakeHandler()
+    if target == "broken":
+        handler.bell = -1
+    return handler
 
 
 if __name__ == "__main__":

@@ -165,10 +165,11 @@ class TestDeathOfTheSupervisor:
         process.communicate(timeout=WAIT_SECONDS)
         assert shim.processes() == []
 
-    def test_before_the_program_started_is_told(self, shim: Shim) -> None:
-        done = shim.run("true", env={"FAKE_TARGET": "dies"})
-        assert done.returncode == 70
-        assert "the supervisor died before it could start the program" in done.stderr
+    @pytest.mark.parametrize("target", ["dies", "broken"])
+    def test_before_the_program_started_is_told(self, shim: Shim, target: str) -> None:
+        done = shim.run("echo", "ran", env={"FAKE_TARGET": target})
+        assert (done.returncode, done.stdout) == (70, "")
+        assert done.stderr.splitlines()[-1] == "ovpn-shim: the supervisor died before it could start the program"
 
 
 class TestDeathOfTheFront:
