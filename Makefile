@@ -29,7 +29,7 @@ lint: $(SET_UP)  ## check style, types, layers, the contract, spelling and shell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
-	$(BIN)/codespell
+	$(BIN)/codespell --skip gen,dist,bench/out --ignore-words-list fro
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 
 fuzz: $(SET_UP)  ## run every fuzz target for FUZZ_SECONDS (60)

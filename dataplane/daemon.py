@@ -29,12 +29,15 @@ _CANCELLATION_SECONDS: Final = 1.0
 
 
 def run(config: Config) -> int:
-    """Serves until a signal; returns the exit code: 0, or 1 if it could not start."""
+    """Serves until a signal; returns the exit code: 0, or 1 if it could not start or failed."""
     set_up_log(config.log_level, config.log_format, sys.stderr)
     try:
         asyncio.run(serve(config))
     except SocketPathError as error:
         structlog.get_logger().error("cannot_start", error=str(error))
+        return 1
+    except Exception:  # noqa: BLE001 - the root of the process
+        structlog.get_logger().exception("daemon_failed")
         return 1
     return 0
 

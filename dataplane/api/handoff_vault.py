@@ -20,7 +20,7 @@ MAX_TOKENS_PER_CONNECTION: Final = 64
 _TOKEN_BYTES: Final = 16
 
 
-class HandoffRefused(Exception):  # noqa: N818 - a leaf names the fact
+class HandoffRefused(Exception):
     """A descriptor is not taken; `reason` is one word, the text is for people."""
 
     def __init__(self, reason: str, text: str) -> None:

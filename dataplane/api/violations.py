@@ -16,7 +16,7 @@ class Violation:
     description: str
 
 
-class InvalidRequest(Exception):  # noqa: N818 - a leaf names the fact
+class InvalidRequest(Exception):
     """A request that is wrong whatever the state of the service; at least one violation."""
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:

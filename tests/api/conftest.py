@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ from dataplane.api.handoff_vault import HandoffVault
 from dataplane.api.leases import Leases
 from dataplane.api.server import ApiServer
 from dataplane.engine.engine import Engine
-from tests.engine.conftest import FakeLauncher, FakeResources, open_fds
+from tests.engine.conftest import FakeLauncher, FakeResources
 
 PATIENCE_S: Final = 10
 
@@ -135,11 +137,13 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture
 async def api(directory: Path) -> AsyncIterator[Api]:
-    """Served; must leave no descriptor open that has to do with devices, sockets or hand-over."""
+    """Served; must leave no descriptor of a device or socket behind."""
+    before = device_fds()
     api = Api(directory)
     await api.start()
     yield api
     await api.stop()
+    assert device_fds() == before
 
 
 async def refusal_of(call: Awaitable[Any]) -> Refusal:
@@ -249,4 +253,15 @@ def device_fd() -> int:
     return os.open("/dev/null", os.O_RDWR)
 
 
-__all__ = ["open_fds"]
+def device_fds() -> int:
+    """How many such descriptors this process has, the server's among them."""
+    return descriptors()["/dev/null"]
+
+
+def descriptors() -> Counter[str]:
+    """What the descriptors of this process lead to ("socket:[4711]"), and how many to each."""
+    found: Counter[str] = Counter()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found[str(link.readlink())] += 1
+    return found

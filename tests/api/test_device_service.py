@@ -13,7 +13,7 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2
 from dataplane.engine import errors
 from dataplane.engine.types import DeviceChange
 from dataplane.vocabulary import Column, DropReason
-from tests.api.conftest import Api, changed, device_fd, device_message, exchange, open_fds, refusal_of
+from tests.api.conftest import Api, changed, device_fd, device_fds, device_message, exchange, refusal_of
 
 TOKEN = "0123456789abcdef" * 2
 
@@ -184,9 +184,9 @@ async def test_a_refused_adoption_closes_the_descriptor(api: Api) -> None:
     client, token = await api.hand_over(fd := device_fd())
     os.close(fd)
     with client:
-        before = open_fds()
+        before = device_fds()
         await refusal_of(api.devices.CreateDevice(create(tun_token=token)))
-        assert open_fds() == before - 1
+        assert device_fds() == before - 1
 
 
 async def test_a_token_outlives_its_connection_without_a_lease(api: Api) -> None:

@@ -16,7 +16,7 @@ from dataplane.api import handoff_server, handoff_vault
 from dataplane.api.handoff_server import MAX_CONNECTIONS, HandoffServer, may_hand_over
 from dataplane.api.handoff_vault import HandoffVault
 from dataplane.api.socket_path import SocketPathError
-from tests.api.conftest import closed, device_fd, exchange, open_fds, receive
+from tests.api.conftest import closed, descriptors, device_fd, device_fds, exchange, receive
 
 
 class Handoff:
@@ -38,11 +38,11 @@ class Handoff:
 @pytest.fixture
 async def handoff(directory: Path) -> AsyncIterator[Handoff]:
     """A server that must leave neither descriptors nor files."""
-    before = open_fds()
+    before = descriptors()
     handoff = Handoff(directory / "handoff.sock")
     yield handoff
     handoff.server.close()
-    assert open_fds() == before
+    assert not descriptors() - before
     assert not handoff.path.exists()
 
 
@@ -100,9 +100,9 @@ async def test_a_malformed_datagram_gets_an_error_and_the_connection_goes_on(
     fd = device_fd()
     with handoff.connect() as client:
         await exchange(client, b"hello")
-        before = open_fds()
+        before = device_fds()
         assert (await exchange(client, data, *[fd] * descriptors)).split(b" ")[:2] == [b"error", reason]
-        assert open_fds() == before
+        assert device_fds() == before
         assert (await exchange(client, b"adopt", fd)).startswith(b"token ")
     os.close(fd)
 
@@ -174,10 +174,10 @@ async def test_an_unused_token_expires_by_itself(handoff: Handoff, monkeypatch: 
     fd = device_fd()
     with handoff.connect() as client:
         await exchange(client, b"x")
-        before = open_fds()
+        before = device_fds()
         await exchange(client, b"adopt", fd)
         async with asyncio.timeout(10):
-            while open_fds() != before:  # noqa: ASYNC110 - nobody tells when a descriptor is closed
+            while device_fds() != before:  # noqa: ASYNC110 - nobody tells when a descriptor is closed
                 await asyncio.sleep(0.001)
     assert handoff.vault.next_expiry() is None
     os.close(fd)

@@ -15,7 +15,7 @@ from dataplane.api.handoff_vault import (
     HandoffVault,
 )
 from dataplane.engine.types import EngineError
-from tests.api.conftest import device_fd, open_fds
+from tests.api.conftest import device_fd, device_fds
 
 NOW = 1000.0
 
@@ -23,11 +23,11 @@ NOW = 1000.0
 @pytest.fixture
 def vault() -> Iterator[HandoffVault]:
     """A vault that must leave no descriptor behind."""
-    before = open_fds()
+    before = device_fds()
     vault = HandoffVault()
     yield vault
     vault.close()
-    assert open_fds() == before
+    assert device_fds() == before
 
 
 def test_a_token_gives_its_descriptor_and_connection(vault: HandoffVault) -> None:
@@ -65,11 +65,11 @@ def test_a_token_is_good_up_to_its_expiry(vault: HandoffVault) -> None:
 
 
 def test_an_expired_token_is_unknown_and_its_descriptor_closed(vault: HandoffVault) -> None:
-    before = open_fds()
+    before = device_fds()
     token = vault.deposit(vault.open_connection(), device_fd(), NOW)
     with pytest.raises(EngineError):
         vault.take(token, NOW + LIFETIME_SECONDS)
-    assert open_fds() == before
+    assert device_fds() == before
 
 
 def test_expire_closes_what_is_due_and_no_more(vault: HandoffVault) -> None:

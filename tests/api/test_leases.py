@@ -12,7 +12,7 @@ import pytest
 from ovpn.dataplane.v1 import device_pb2, event_pb2
 
 from dataplane.messages import Configure, DeviceClosed, Reply
-from tests.api.conftest import PATIENCE_S, Api, device_fd, device_message, exchange, open_fds, refusal_of
+from tests.api.conftest import PATIENCE_S, Api, device_fd, device_fds, device_message, exchange, refusal_of
 
 
 def create(token: str, name: str = "d") -> device_pb2.CreateDeviceRequest:
@@ -84,9 +84,9 @@ async def test_a_token_of_a_closed_connection_gives_no_lease(api: Api) -> None:
     await api.devices.ListDevices(device_pb2.ListDevicesRequest())  # the channel is connected
     with api.connect() as other:
         await exchange(other, b"x")  # the close was seen before this
-        before = open_fds()
+        before = device_fds()
         refusal = await refusal_of(api.devices.CreateDevice(create(token)))
-        assert open_fds() == before - 1
+        assert device_fds() == before - 1
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "HANDOFF_TOKEN_UNKNOWN")
     assert not api.engine.list_devices()
 

@@ -10,7 +10,7 @@ import pytest
 from ovpn.dataplane.v1 import socket_pb2
 
 from dataplane.engine import errors
-from tests.api.conftest import Api, changed, device_fd, open_fds, refusal_of, socket_message
+from tests.api.conftest import Api, changed, device_fd, device_fds, refusal_of, socket_message
 
 TOKEN = "0123456789abcdef" * 2
 
@@ -163,11 +163,11 @@ async def test_a_refused_adoption_spends_the_token_and_closes_the_descriptor(api
     client, token = await api.hand_over(fd := device_fd())
     os.close(fd)
     with client:
-        before = open_fds()
+        before = device_fds()
         api.resources.refusal = errors.socket_not_bound("no port")
         refusal = await refusal_of(api.sockets.AdoptSocket(adopt(token=token)))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SOCKET_NOT_BOUND")
-        assert open_fds() == before - 1
+        assert device_fds() == before - 1
         assert (await refusal_of(api.sockets.AdoptSocket(adopt(token=token)))).reason == "HANDOFF_TOKEN_UNKNOWN"
 
 
