@@ -33,7 +33,7 @@ lint: $(SET_UP)  ## check style, types, layers, the contract, spelling and shell
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 
 fuzz: $(SET_UP)  ## run every fuzz target for FUZZ_SECONDS (60)
-	for target in tests/fuzz/fuzz_*.py; do \
+	@for target in tests/fuzz/fuzz_*.py; do \
 		echo "== $$target"; \
 		$(BIN)/python $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done

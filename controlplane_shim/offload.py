@@ -38,6 +38,7 @@ from controlplane_shim.operations import (
     SwapKeys,
 )
 from controlplane_shim.peers import Device, Peer, Socket
+from controlplane_shim.pending_swaps import PendingSwaps
 from controlplane_shim.selftest import Link
 from controlplane_shim.supervisor.handler import Caller
 from controlplane_shim.translate import rpc
@@ -48,10 +49,11 @@ class Offload:
     """The data channel of one OpenVPN. For one thread."""
 
     def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """ring: called when take_deletions() has something to give, or `fatal` has changed."""
+        """ring: called when take_deletions() has something to give or to do, or `fatal` has changed."""
         self._link = link
         self._dataplane = link.dataplane
         self._holdings = Holdings(link, ring, log)
+        self._swaps = PendingSwaps(ring)
         self._log = log
 
     @property
@@ -74,7 +76,14 @@ class Offload:
             return rpc.failure(operation, error.code, error.reason, error.message)
 
     def take_deletions(self) -> list[DeletionNotice]:
-        """The peers that OpenVPN must be told of, in order."""
+        """The peers that OpenVPN must be told of, in order. Carries out the swaps that are due."""
+        for device, peer in self._swaps.take_due():
+            try:
+                self._swap(device, peer)
+            except RefusedError:
+                continue  # the peer was given up, which is among the deletions
+            except DataPlaneError as error:
+                self._holdings.give_up(f"the data plane is gone ({error})")
         return self._holdings.take_deletions()
 
     def close(self) -> None:
@@ -95,11 +104,10 @@ class Offload:
             case NewKey():
                 return self._new_key(operation, family)
             case SwapKeys():
-                device, _ = self._holdings.peer(operation.ifindex, operation.peer_id)
-                self._dataplane.swap_keys(rpc.swap_keys(operation, device.name))
-                return Done()
+                return self._swap_keys(operation)
             case DelKey():
-                device, _ = self._holdings.peer(operation.ifindex, operation.peer_id)
+                device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+                self._settle(device, peer)
                 self._dataplane.delete_key(rpc.delete_key(operation, device.name))
                 return Done()
             case GetPeer():
@@ -170,6 +178,7 @@ class Offload:
     def _new_key(self, operation: NewKey, family: Family) -> Outcome:
         try:
             device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+            self._settle(device, peer)
         except RefusedError:
             # OpenVPN has not read the notice of its deletion, or lost it among answers. It may have it again.
             lost = DeletionNotice(family, operation.ifindex, operation.peer_id, DelReason.TRANSPORT_ERROR)
@@ -180,10 +189,37 @@ class Offload:
         except DataPlaneError as error:
             if error.gone:
                 raise
-            self._log.warning("key refused, peer given up", device=device.name, peer_id=peer.peer_id, error=str(error))
-            self._holdings.delete_peer(device, peer.peer_id)
-            self._holdings.lose(device, peer, DelReason.TRANSPORT_ERROR)
+            self._give_peer_up("key refused", device, peer, error)
         return Done()
+
+    def _swap_keys(self, operation: SwapKeys) -> Outcome:
+        device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+        self._settle(device, peer)
+        if device.multipeer:
+            self._dataplane.swap_keys(rpc.swap_keys(operation, device.name))
+        else:
+            self._swaps.add(device, peer)
+        return Done()
+
+    def _settle(self, device: Device, peer: Peer) -> None:
+        """Carries out a pending swap before anything else is done to the keys of its peer. Raises as _swap()."""
+        if self._swaps.take(peer):
+            self._swap(device, peer)
+
+    def _swap(self, device: Device, peer: Peer) -> None:
+        """Swaps what OpenVPN believes to be swapped. Raises RefusedError if that failed and the peer was given up."""
+        try:
+            self._dataplane.swap_keys(rpc.swap_keys(SwapKeys(device.ifindex, peer.peer_id), device.name))
+        except DataPlaneError as error:
+            if error.gone:
+                raise
+            self._give_peer_up("keys not swapped", device, peer, error)
+            raise RefusedError(ENOENT, f"peer {peer.peer_id} was given up") from error
+
+    def _give_peer_up(self, event: str, device: Device, peer: Peer, error: DataPlaneError) -> None:
+        self._log.warning(event, device=device.name, peer_id=peer.peer_id, error=str(error))
+        self._holdings.delete_peer(device, peer.peer_id)
+        self._holdings.lose(device, peer, DelReason.TRANSPORT_ERROR)
 
     def _dump_peers(self, operation: DumpPeers) -> Outcome:
         device = self._holdings.device(operation.ifindex)

@@ -99,7 +99,7 @@ class DropReason(IntEnum):
     RX_UNKNOWN_PEER = 3
     """No peer has this peer-id (or, for peer-id 0xFFFFFF, this source)."""
     RX_UNKNOWN_KEY_ID = 4
-    """Neither key slot has this key-id."""
+    """Neither key slot has this key-id, and none came within half a second."""
     RX_DECRYPT_FAILED = 5
     """Forged, damaged, or sealed with another key."""
     RX_PACKET_ID_ZERO = 6

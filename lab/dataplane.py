@@ -21,10 +21,10 @@ RPC_SECONDS: Final = 10
 
 
 class DataPlane:
-    """A running daemon. Its sockets are in `run_directory`."""
+    """A running daemon. Its sockets are in `run_directory`, by default one of its own."""
 
-    def __init__(self, lab: Lab, label: str = "daemon") -> None:
-        self.run_directory = lab.sockets / label
+    def __init__(self, lab: Lab, label: str = "daemon", run_directory: Path | None = None) -> None:
+        self.run_directory = run_directory or lab.sockets / label
         self.target = f"unix://{self.run_directory}/control.sock"
         argv = [str(PROGRAMS / "ovpn-dataplane"), "--run-dir", str(self.run_directory), "--log-level", "debug"]
         self.process = lab.start(lab.namespace(label), argv, label)

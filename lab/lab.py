@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from lab.interrupts import uninterrupted
 from lab.netns import Link, Namespace
-from lab.processes import Process, command_line, is_running
+from lab.processes import Process, command_line
 from lab.waiting import wait_until
 
 MARK: Final = "OVPN_LAB"
@@ -70,11 +70,10 @@ class Lab:
         link.create()
         return link
 
-    def start(self, namespace: Namespace, argv: list[str], label: str, env: Mapping[str, str] | None = None) -> Process:
+    def start(self, namespace: Namespace, argv: list[str], label: str) -> Process:
         """Starts a program in a namespace; its output goes to `<label>.log`."""
         with uninterrupted():
-            marked = {**(env or {}), MARK: self.name}
-            process = Process(namespace.command(argv), self.directory / f"{label}.log", marked)
+            process = Process(namespace.command(argv), self.directory / f"{label}.log", {MARK: self.name})
             self._processes.append(process)
         return process
 
@@ -106,14 +105,14 @@ class Lab:
             shutil.rmtree(self.sockets, ignore_errors=True)
 
     def _end_strays(self, namespace: Namespace) -> None:
-        with suppress(TimeoutError, RuntimeError):  # a namespace whose creation was cut short has no processes
-            wait_until(lambda: not namespace.pids(), "no process", timeout_seconds=GRACE_SECONDS)
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # a namespace whose creation was cut short cannot be asked
+            with suppress(TimeoutError):
+                wait_until(lambda: not namespace.pids(), "no process", timeout_seconds=GRACE_SECONDS)
             for pid in namespace.pids():
                 self.strays.append(f"{pid} {command_line(pid)}")
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                wait_until(lambda pid=pid: not is_running(pid), f"end of {pid}")  # type: ignore[misc]
+            wait_until(lambda: not namespace.pids(), "no process")
 
 
 OpenLab = Callable[[], AbstractContextManager[Lab]]

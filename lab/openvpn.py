@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -50,10 +51,10 @@ class Settings:
 class OpenVpn:
     """A started OpenVPN. `process` is what was started: OpenVPN itself or the program in front of it."""
 
-    def __init__(self, namespace: Namespace, process: Process, pid_file: Path) -> None:
+    def __init__(self, lab: Lab, namespace: Namespace, process: Process, label: str) -> None:
         self.namespace = namespace
         self.process = process
-        self._pid_file = pid_file
+        self._pid_file, self._management = _pid_file(lab, label), _management_socket(lab, label)
 
     @property
     def pid(self) -> int:
@@ -77,6 +78,22 @@ class OpenVpn:
         """CPU time of OpenVPN itself."""
         return cpu_seconds(self.pid)
 
+    def link_bytes(self) -> tuple[int, int]:
+        """A client's own count of OpenVPN packets' bytes, received and sent, control channel included."""
+        counts = dict(line.split(",", 1) for line in self._ask("status") if "," in line)
+        return int(counts["TCP/UDP read bytes"]), int(counts["TCP/UDP write bytes"])
+
+    def _ask(self, question: str) -> list[str]:
+        """The lines of an answer, which ends with END; notices (">…") are left out."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(MANAGEMENT_SECONDS)
+            connection.connect(str(self._management))
+            with connection.makefile("rw") as stream:
+                stream.write(f"{question}\n")
+                stream.flush()
+                lines = [line.rstrip() for line in takewhile(lambda line: line != "END\n", stream)]
+        return [line for line in lines if not line.startswith(">")]
+
 
 @dataclass(frozen=True, slots=True)
 class ClientStatus:
@@ -95,10 +112,6 @@ class ClientStatus:
 class Server(OpenVpn):
     """A started server."""
 
-    def __init__(self, namespace: Namespace, process: Process, pid_file: Path, management: Path) -> None:
-        super().__init__(namespace, process, pid_file)
-        self._management = management
-
     def status(self) -> dict[str, ClientStatus]:
         """The clients by common name, as the server sees them now; asked for over its management socket."""
         rows = [line.split("\t") for line in self._ask("status 3") if line.startswith("CLIENT_LIST\t")]
@@ -116,17 +129,6 @@ class Server(OpenVpn):
             for row in rows
         }
 
-    def _ask(self, question: str) -> list[str]:
-        """The lines of an answer, which ends with END; notices (">…") are left out."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(MANAGEMENT_SECONDS)
-            connection.connect(str(self._management))
-            with connection.makefile("rw") as stream:
-                stream.write(f"{question}\n")
-                stream.flush()
-                lines = [line.rstrip() for line in iter(stream.readline, "END\n")]
-        return [line for line in lines if not line.startswith(">")]
-
 
 def start_server(  # noqa: PLR0913 - each is a different thing
     lab: Lab,
@@ -139,7 +141,6 @@ def start_server(  # noqa: PLR0913 - each is a different thing
     label: str = "server",
 ) -> Server:
     """Starts a server in a namespace. `extra` are further lines of its configuration."""
-    management = lab.sockets / f"{label}.management"
     lines = [
         "mode server",
         "tls-server",
@@ -150,11 +151,9 @@ def start_server(  # noqa: PLR0913 - each is a different thing
         f"port {PORT}",
         f"keepalive {settings.keepalive[0]} {settings.keepalive[1]}",
         f"reneg-sec {settings.reneg_seconds}",
-        f"management {management} unix",
         *extra,
     ]
-    process, pid_file = _start(lab, namespace, credentials, settings, lines, front, label)
-    return Server(namespace, process, pid_file, management)
+    return Server(lab, namespace, _start(lab, namespace, credentials, settings, lines, front, label), label)
 
 
 def start_client(  # noqa: PLR0913 - each is a different thing
@@ -178,7 +177,7 @@ def start_client(  # noqa: PLR0913 - each is a different thing
         "reneg-sec 0",
         *extra,
     ]
-    return OpenVpn(namespace, *_start(lab, namespace, credentials, settings, lines, front, label))
+    return OpenVpn(lab, namespace, _start(lab, namespace, credentials, settings, lines, front, label), label)
 
 
 def _start(  # noqa: PLR0913, PLR0917 - each is a different thing
@@ -189,9 +188,8 @@ def _start(  # noqa: PLR0913, PLR0917 - each is a different thing
     lines: list[str],
     front: list[str] | None,
     label: str,
-) -> tuple[Process, Path]:
-    config, pid_file = lab.directory / f"{label}.conf", lab.directory / f"{label}.pid"
-    pid_file.unlink(missing_ok=True)
+) -> Process:
+    config = lab.directory / f"{label}.conf"
     common = [
         "dev-type tun",
         f"dev {DEVICE}",
@@ -203,9 +201,18 @@ def _start(  # noqa: PLR0913, PLR0917 - each is a different thing
         f"verb {settings.verb}",
         "persist-key",
         "script-security 2",
-        f"writepid {pid_file}",
+        f"writepid {_pid_file(lab, label)}",
+        f"management {_management_socket(lab, label)} unix",
         *([] if front else ["disable-dco"]),
     ]
     config.write_text("\n".join([*common, *lines]) + "\n")
     argv = [*(front or []), "openvpn", "--config", str(config)]
-    return lab.start(namespace, argv, label), pid_file
+    return lab.start(namespace, argv, label)
+
+
+def _pid_file(lab: Lab, label: str) -> Path:
+    return lab.directory / f"{label}.pid"
+
+
+def _management_socket(lab: Lab, label: str) -> Path:
+    return lab.sockets / f"{label}.management"

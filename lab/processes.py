@@ -26,11 +26,10 @@ class Process:
     """A started program. stdout and stderr go to `log`; it has its own session, so a Ctrl-C of ours spares it."""
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
-        self.argv = list(argv)
         self.log = log
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
-                self.argv,
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -25,7 +25,7 @@ T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 
-class Malformed(Exception):  # noqa: N818 - leaves name the fact
+class Malformed(Exception):
     """The kernel would refuse this request. errno: positive; the text tells which rule was broken."""
 
     def __init__(self, errno: int, text: str) -> None:

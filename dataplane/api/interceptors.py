@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 
 from dataplane.api.status import status_of_defect, status_of_malformed_message, status_of_refusal
 from dataplane.api.violations import InvalidRequest
-from dataplane.engine.types import EngineError
+from dataplane.engine.types import EngineError, ErrorKind
 
 OUR_METHODS: Final = "/ovpn.dataplane.v1."
 SECRET_METHODS: Final = frozenset({"/ovpn.dataplane.v1.KeyService/InstallKey"})
@@ -94,16 +94,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._log_outcome(method, code, started)
 
     def _status_of(self, method: str, error: Exception) -> grpc.Status:
-        if isinstance(error, EngineError | InvalidRequest):
-            return status_of_refusal(error)
-        if isinstance(error, DecodeError):
-            return status_of_malformed_message()
+        match error:
+            case DecodeError():
+                return status_of_malformed_message()
+            case InvalidRequest():
+                return status_of_refusal(error)
+            case EngineError() if error.kind is not ErrorKind.INTERNAL:
+                return status_of_refusal(error)
+        self._log_defect(method, error)
+        return status_of_defect()
+
+    def _log_defect(self, method: str, error: Exception) -> None:
         kind = type(error).__name__
         if method in SECRET_METHODS:
             self._log.error("rpc_defect", method=method, error=kind, stack=traceback.format_tb(error.__traceback__))
         else:
             self._log.error("rpc_defect", method=method, error=kind, exc_info=error)
-        return status_of_defect()
 
     def _log_outcome(self, method: str, code: str, started: float) -> None:
         self._log.debug("rpc", method=method, code=code, duration_ms=round((time.monotonic() - started) * 1000, 3))

@@ -16,9 +16,10 @@ from typing import Final
 
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.deadlines import Deadlines
+from dataplane.datachannel.early_packets import Datagram, EarlyPackets
 from dataplane.datachannel.peer import Event, Floated, KeyExhausted, Peer, SockAddr
 from dataplane.datachannel.peer_table import PeerExists, PeerTable, UnknownPeer
-from dataplane.datachannel.receive import Datagram, Receiver
+from dataplane.datachannel.receive import Receiver
 from dataplane.datachannel.transmit import Transmitter
 from dataplane.vocabulary import Column, KeySlot, Mode
 
@@ -50,13 +51,14 @@ class Timers:
 class DataChannel:
     """All peers of a device. device_row counts what is dropped before a peer is known."""
 
-    __slots__ = ("_deadlines", "_events", "_peers", "_receiver", "_transmitter")
+    __slots__ = ("_deadlines", "_early", "_events", "_peers", "_receiver", "_transmitter")
 
     def __init__(self, mode: Mode, device_row: MutableSequence[int]) -> None:
         self._peers = PeerTable(mode)
         self._deadlines = Deadlines()
         self._events: list[Event] = []
-        self._receiver = Receiver(self._peers, device_row, self._events)
+        self._early = EarlyPackets()
+        self._receiver = Receiver(self._peers, self._early, device_row, self._events)
         self._transmitter = Transmitter(self._peers, device_row, self._events)
 
     # Configuration
@@ -78,6 +80,7 @@ class DataChannel:
         """Removes a peer; its row changes no more. Raises UnknownPeer."""
         peer = self._peers.remove(peer_id)
         self._deadlines.disarm(peer_id)
+        self._early.forget(peer)
         return peer
 
     def set_keepalive(self, peer_id: int, interval_s: int, timeout_s: int, now_ns: int) -> None:
@@ -98,9 +101,14 @@ class DataChannel:
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
         self._peers.set_vpn_addresses(self._peers.get(peer_id), vpn_ipv4, vpn_ipv6)
 
-    def install_key(self, peer_id: int, slot: KeySlot, key: DataKey) -> None:
-        """Puts a key into a slot, in place of the one there. Raises UnknownPeer."""
-        self._peers.get(peer_id).keys.install(slot, key)
+    def install_key(self, peer_id: int, slot: KeySlot, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
+        """Puts a key into a slot, in place of the one there. Raises UnknownPeer.
+
+        Gives out the IP packets that came before their key, as open_batch() does.
+        """
+        peer = self._peers.get(peer_id)
+        peer.keys.install(slot, key)
+        return self._receiver.open_early(peer, key, now_ns)
 
     def swap_keys(self, peer_id: int) -> None:
         """Exchanges the slots of a peer, empty ones too. Raises UnknownPeer."""
@@ -137,11 +145,12 @@ class DataChannel:
     def run_timers(self, now_ns: int) -> Timers:
         """Does what is due by now."""
         due = Timers(keepalives=[], expired=[])
+        self._early.drop_due(now_ns)
         for peer_id in self._deadlines.pop_due(now_ns):
             peer = self._peers.get(peer_id)
             expire_at_ns = peer.expire_at_ns()
             if expire_at_ns is not None and expire_at_ns <= now_ns:
-                due.expired.append(self._peers.remove(peer_id))
+                due.expired.append(self.remove_peer(peer_id))
                 continue
             send_at_ns = peer.send_at_ns()
             if send_at_ns is not None and send_at_ns <= now_ns:
@@ -153,8 +162,9 @@ class DataChannel:
         return due
 
     def next_deadline_ns(self) -> int | None:
-        """When to call run_timers next; may be early, is never late. None: not while no peer has a keepalive."""
-        return self._deadlines.earliest_ns()
+        """When to call run_timers next; may be early, is never late. None: not before something else happens."""
+        deadlines = (self._deadlines.earliest_ns(), self._early.earliest_ns())
+        return min((deadline_ns for deadline_ns in deadlines if deadline_ns is not None), default=None)
 
     def take_events(self) -> list[Event]:
         """What happened since the last call, in order."""

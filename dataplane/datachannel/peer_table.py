@@ -18,11 +18,11 @@ from dataplane.vocabulary import Mode
 _EVERYWHERE: Final[Sequence[Prefix]] = ((bytes(4), 0), (bytes(16), 0))
 
 
-class PeerExists(Exception):  # noqa: N818 - the leaf names the fact
+class PeerExists(Exception):
     """Another peer has this peer_id or VPN address, or is the one peer of a P2P device. Nothing was changed."""
 
 
-class UnknownPeer(LookupError):  # noqa: N818 - the leaf names the fact
+class UnknownPeer(LookupError):
     """No peer has this peer_id."""
 
 

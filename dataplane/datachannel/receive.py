@@ -5,7 +5,7 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
 
     1. length and opcode           -> RX_TRUNCATED, RX_NOT_DATA, RX_OVERSIZED
     2. peer, by peer_id or source  -> RX_UNKNOWN_PEER; from here on link_rx counts it
-    3. key, by key_id              -> RX_UNKNOWN_KEY_ID
+    3. key, by key_id              -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
     4. AEAD                        -> RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD
     6. last-received time, endpoint
@@ -19,14 +19,13 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import Final
 
+from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.early_packets import Datagram, EarlyPackets
 from dataplane.datachannel.ip_header import source_of
 from dataplane.datachannel.peer import Event, Floated, Peer, SockAddr
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.wire import DATAGRAM_MAX, HEAD_SIZE, KEEPALIVE, KEY_ID_MAX, OPCODE_DATA_V2, OVERHEAD
 from dataplane.vocabulary import PEER_ID_UNDEF, Column, DropReason
-
-Datagram = tuple[bytes, SockAddr, bytes | None]
-"""OpenVPN packet, source, and the packed local address it came to or None."""
 
 # Plain ints, since looking up a member of an enum costs as much as counting.
 _LINK_RX_BYTES: Final = int(Column.LINK_RX_BYTES)
@@ -38,56 +37,72 @@ _DROPS: Final = int(Column.DROPS)
 class Receiver:
     """The receiving half of a device's data channel."""
 
-    __slots__ = ("_device_row", "_events", "_peers")
+    __slots__ = ("_device_row", "_early", "_events", "_peers")
 
-    def __init__(self, peers: PeerTable, device_row: MutableSequence[int], events: list[Event]) -> None:
+    def __init__(
+        self, peers: PeerTable, early: EarlyPackets, device_row: MutableSequence[int], events: list[Event]
+    ) -> None:
         self._peers = peers
+        self._early = early
         self._device_row = device_row
         self._events = events
 
     def open_batch(self, socket_id: int, datagrams: Sequence[Datagram], now_ns: int) -> list[tuple[Peer, bytes]]:
         """The IP packets in these datagrams, in order; see DataChannel.open_batch."""
         opened = []
-        lookup = self._peers.routes.lookup
-        for datagram, source, local in datagrams:
-            peer = self._find_peer(datagram, socket_id, source)
+        for datagram in datagrams:
+            packet, source, _ = datagram
+            peer = self._find_peer(packet, socket_id, source)
             if peer is None:
                 continue
             row = peer.row
-            row[_LINK_RX_BYTES] += len(datagram)
+            row[_LINK_RX_BYTES] += len(packet)
             row[_LINK_RX_PACKETS] += 1
-
-            key = peer.keys.find(datagram[0] & KEY_ID_MAX)
+            key = peer.keys.find(packet[0] & KEY_ID_MAX)
             if key is None:
-                peer.drop(DropReason.RX_UNKNOWN_KEY_ID)
+                self._early.keep(peer, socket_id, datagram, now_ns)
                 continue
-            payload = key.open(datagram)
-            if payload is None:
-                peer.drop(DropReason.RX_DECRYPT_FAILED)
-                continue
-            packet_id = int.from_bytes(datagram[4:HEAD_SIZE], "big")
-            refusal = key.replay_window.accept(packet_id, now_ns)
-            if refusal is not None:
-                peer.drop(refusal)
-                continue
-
-            row[_LAST_RX_NS] = now_ns
-            if source != peer.remote or socket_id != peer.socket_id:
-                if peer.keys.is_newest(key, packet_id):
-                    self._float(peer, socket_id, source, local)
-            elif local is not None:
-                peer.local = local
-
-            if payload == KEEPALIVE:
-                continue
-            inner_source = source_of(payload)
-            if inner_source is None:
-                peer.drop(DropReason.RX_NOT_IP)
-            elif lookup(inner_source) is not peer:
-                peer.drop(DropReason.RX_SOURCE_CHECK)
-            else:
+            payload = self._open(peer, key, socket_id, datagram, now_ns)
+            if payload is not None:
                 opened.append((peer, payload))
         return opened
+
+    def open_early(self, peer: Peer, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
+        """The IP packets in what came for this key before it was there."""
+        early = self._early.take(peer, key.key_id)
+        payloads = [self._open(peer, key, socket_id, datagram, now_ns) for socket_id, datagram in early]
+        return [(peer, payload) for payload in payloads if payload is not None]
+
+    def _open(self, peer: Peer, key: DataKey, socket_id: int, datagram: Datagram, now_ns: int) -> bytes | None:
+        """Steps 4 to 9: the IP packet in this one; None if there is none, which is then counted."""
+        packet, source, local = datagram
+        payload = key.open(packet)
+        if payload is None:
+            peer.drop(DropReason.RX_DECRYPT_FAILED)
+            return None
+        packet_id = int.from_bytes(packet[4:HEAD_SIZE], "big")
+        refusal = key.replay_window.accept(packet_id, now_ns)
+        if refusal is not None:
+            peer.drop(refusal)
+            return None
+
+        peer.row[_LAST_RX_NS] = now_ns
+        if source != peer.remote or socket_id != peer.socket_id:
+            if peer.keys.is_newest(key, packet_id):
+                self._float(peer, socket_id, source, local)
+        elif local is not None:
+            peer.local = local
+
+        if payload == KEEPALIVE:
+            return None
+        inner_source = source_of(payload)
+        if inner_source is None:
+            peer.drop(DropReason.RX_NOT_IP)
+            return None
+        if self._peers.routes.lookup(inner_source) is not peer:
+            peer.drop(DropReason.RX_SOURCE_CHECK)
+            return None
+        return payload
 
     def _find_peer(self, datagram: bytes, socket_id: int, source: SockAddr) -> Peer | None:
         if len(datagram) < OVERHEAD:

@@ -21,7 +21,7 @@ _PATIENCE_S: Final = 1.0
 _PAUSE_S: Final = 0.005
 
 
-class WatchTooSlow(Exception):  # noqa: N818 - the leaf names the fact
+class WatchTooSlow(Exception):
     """The reader fell too far behind and has missed events; a new watch begins with a new snapshot."""
 
 

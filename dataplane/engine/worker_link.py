@@ -31,7 +31,7 @@ _READ_BATCH: Final = 64
 """Datagrams read before other tasks of the loop get their turn."""
 
 
-class LinkClosed(Exception):  # noqa: N818 - the leaf names the fact
+class LinkClosed(Exception):
     """The worker is not there any more."""
 
 

@@ -16,7 +16,7 @@ SockAddr = tuple[str, int] | tuple[str, int, int, int]
 _MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"
 
 
-class AddressFamilyMismatch(Exception):  # noqa: N818 - the leaf names the fact
+class AddressFamilyMismatch(Exception):
     """A socket of this family cannot reach such an address."""
 
 

@@ -18,11 +18,11 @@ BUFFER_BYTES: Final = 4 << 20
 """Size of the send and receive buffers; the usual 208 KiB lose packets of a TCP stream, 16 MiB gain nothing."""
 
 
-class NotAUdpSocket(Exception):  # noqa: N818 - the leaf names the fact
+class NotAUdpSocket(Exception):
     """The descriptor is no UDP socket over IPv4 or IPv6."""
 
 
-class SocketNotBound(Exception):  # noqa: N818 - the leaf names the fact
+class SocketNotBound(Exception):
     """The socket has no local port."""
 
 

@@ -24,11 +24,11 @@ _IFREQ: Final = struct.Struct(f"{IFNAMSIZ}sH22x")  # name, flags, rest of the un
 _LONGEST_PACKET: Final = 65535
 
 
-class NotATun(Exception):  # noqa: N818 - the leaf names the fact
+class NotATun(Exception):
     """The descriptor is no TUN, or its packets have a virtio header in front."""
 
 
-class DeviceGone(Exception):  # noqa: N818 - the leaf names the fact
+class DeviceGone(Exception):
     """The interface behind the descriptor was deleted. errno: what the kernel said (EBADFD as a rule)."""
 
     def __init__(self, number: int) -> None:

@@ -21,7 +21,7 @@ _ANCILLARY_SPACE: Final = socket.CMSG_SPACE(4 * 4)  # four descriptors: more tha
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
 
 
-class DaemonGone(Exception):  # noqa: N818 - the leaf names the fact
+class DaemonGone(Exception):
     """The daemon closed its end, or died."""
 
 

@@ -47,7 +47,7 @@ ROWS_MAX: Final = PEER_ID_UNDEF + 1
 """One for the device, and one for each peer-id."""
 
 
-class Refused(Exception):  # noqa: N818 - the leaf names the fact
+class Refused(Exception):
     """A command that cannot be done. reason: as in the API's ErrorInfo."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -121,7 +121,7 @@ class _DeviceCommands:
             case RemovePeer():
                 self._channel.remove_peer(command.peer_id)
             case InstallKey():
-                self._channel.install_key(command.peer_id, KeySlot(command.slot), _data_key(command))
+                self._path.install_key(command.peer_id, KeySlot(command.slot), _data_key(command))
             case SwapKeys():
                 self._channel.swap_keys(command.peer_id)
             case DeleteKey():

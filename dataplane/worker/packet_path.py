@@ -17,12 +17,13 @@ from itertools import groupby
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP, epoll
 from typing import Final
 
+from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel, Event, Floated, Peer
 from dataplane.messages import DeviceClosed, Endpoint, FromWorker, KeyExhausted, PeerExpired, PeerFloated
 from dataplane.transport.sockaddr import SockAddr, from_sockaddr
 from dataplane.transport.udp import UdpTransport
 from dataplane.tun.device import DeviceGone, TunDevice
-from dataplane.vocabulary import DropReason
+from dataplane.vocabulary import DropReason, KeySlot
 
 BATCH: Final = 64
 """Most packets taken from one source before the others get their turn."""
@@ -66,6 +67,12 @@ class PacketPath:
 
     # Packets
 
+    def install_key(self, peer_id: int, slot: KeySlot, key: DataKey) -> None:
+        """Puts a key into a slot, and moves the packets that came before it. Raises UnknownPeer."""
+        opened = self.channel.install_key(peer_id, slot, key, time.monotonic_ns())
+        if self._tun is not None:
+            self._deliver(opened, self._tun)
+
     def serve(self, fd: int, mask: int) -> None:
         """Handles what epoll reported of a descriptor."""
         if self._tun is not None and fd == self._tun.fd:
@@ -90,7 +97,9 @@ class PacketPath:
 
     def _link_to_device(self, transport: UdpTransport, tun: TunDevice) -> None:
         datagrams = transport.receive_batch(BATCH)
-        opened = self.channel.open_batch(transport.socket_id, datagrams, time.monotonic_ns())
+        self._deliver(self.channel.open_batch(transport.socket_id, datagrams, time.monotonic_ns()), tun)
+
+    def _deliver(self, opened: Sequence[tuple[Peer, bytes]], tun: TunDevice) -> None:
         if not opened:
             return
         taken = tun.write_batch([packet for _, packet in opened])

@@ -24,7 +24,7 @@ _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 _MAX_FD: Final = 0x7FFFFFFF
 
 
-class ParentGone(Exception):  # noqa: N818 - the leaf names the fact
+class ParentGone(Exception):
     """The daemon died before the worker could ask to die with it."""
 
 

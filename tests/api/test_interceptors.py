@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor
 from ovpn.dataplane.v1 import device_pb2, event_pb2, key_pb2, peer_pb2, server_pb2, socket_pb2
 
 from dataplane.api.interceptors import SECRET_METHODS
-from dataplane.messages import InstallKey
+from dataplane.messages import InstallKey, SwapKeys
 from tests.api.conftest import PATIENCE_S, Api, key_message, refusal_of, shows_secrets
 
 INSTALL = "/ovpn.dataplane.v1.KeyService/InstallKey"
@@ -74,6 +74,17 @@ async def test_a_defect_that_quotes_a_key_shows_it_nowhere(api: Api, monkeypatch
     assert not shows_secrets(str(refusal))
     assert [record["error"] for record in records if record["event"] == "rpc_defect"] == ["RuntimeError"]
     assert not shows_secrets(str(records))
+
+
+async def test_a_worker_that_refuses_for_no_known_reason_is_a_defect(api: Api) -> None:
+    await api.make_ready()
+    await api.make_peer()
+    api.launcher.worker.reactions[SwapKeys] = lambda _: "SOMETHING"
+    with structlog.testing.capture_logs() as records:
+        refusal = await refusal_of(api.keys.SwapKeys(key_pb2.SwapKeysRequest(device="d", peer_id=1)))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "SOMETHING" not in str(refusal)
+    assert [record["error"] for record in records if record["event"] == "rpc_defect"] == ["EngineError"]
 
 
 def test_every_method_whose_request_holds_secrets_is_known() -> None:

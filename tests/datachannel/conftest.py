@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from dataplane.datachannel.aead import DataKey, KeyDirection
 from dataplane.datachannel.channel import DataChannel, SockAddr
+from dataplane.datachannel.early_packets import HOLD_NS
 from dataplane.datachannel.keepalive import Keepalive
 from dataplane.datachannel.peer import Peer
 from dataplane.statistics_page import drops_of
@@ -91,8 +92,12 @@ class Tunnel:
     def install(self, peer_id: int, slot: KeySlot, key_id: int) -> FarEnd:
         """Installs a new key; its far end."""
         far = FarEnd(key_id, AESGCM, 32, seed=1000 * peer_id + 10 * key_id + slot)
-        self.channel.install_key(peer_id, slot, far.data_key())
+        self.channel.install_key(peer_id, slot, far.data_key(), 0)
         return far
+
+    def wait_for_keys(self) -> None:
+        """Lets so much time pass that no key comes any more for what came before."""
+        self.channel.run_timers(1 + HOLD_NS)
 
     def receive(
         self,

@@ -39,7 +39,7 @@ def test_peer_is_what_was_added(tunnel: Tunnel) -> None:
         lambda channel: channel.set_keepalive(9, 10, 60, 0),
         lambda channel: channel.set_remote(9, AWAY, None),
         lambda channel: channel.set_vpn_addresses(9, None, None),
-        lambda channel: channel.install_key(9, KeySlot.PRIMARY, None),
+        lambda channel: channel.install_key(9, KeySlot.PRIMARY, None, 0),
         lambda channel: channel.swap_keys(9),
         lambda channel: channel.delete_key(9, KeySlot.PRIMARY),
     ],
@@ -97,6 +97,7 @@ def test_rekey_as_openvpn_does_it_loses_no_packet(make: Maker, tunnel: Tunnel) -
     assert tunnel.receive(old.seal(make.inbound), new.seal(make.inbound)) == [make.inbound] * 2
     tunnel.channel.delete_key(1, KeySlot.SECONDARY)
     assert tunnel.receive(old.seal(make.inbound), new.seal(make.inbound)) == [make.inbound]
+    tunnel.wait_for_keys()
     assert tunnel.drops == {DropReason.RX_UNKNOWN_KEY_ID: 1}
     assert [new.open(datagram)[2] for datagram in tunnel.send(make.outbound)] == [make.outbound]
 

@@ -49,7 +49,7 @@ def test_packets_sealed_by_openvpn_open(path: Path) -> None:
     channel = DataChannel(Mode.MP, device_row)
     address = IPv4Address(vector["client_address"]).packed
     channel.add_peer(Peer(peer_id=vector["peer_id"], uid=1, socket_id=1, remote=CLIENT, row=row, vpn_ipv4=address), 0)
-    channel.install_key(vector["peer_id"], KeySlot.PRIMARY, key_of(vector, as_server=True))
+    channel.install_key(vector["peer_id"], KeySlot.PRIMARY, key_of(vector, as_server=True), 0)
     packets = [bytes.fromhex(packet) for packet in vector["from_openvpn"]]
 
     opened = [payload for _, payload in channel.open_batch(1, [(packet, CLIENT, None) for packet in packets], 1)]

@@ -108,12 +108,14 @@ def test_unknown_peer_id_is_charged_to_the_device(make: Maker, tunnel: Tunnel) -
 def test_key_id_of_neither_slot_is_unknown(make: Maker, tunnel: Tunnel) -> None:
     datagram = tunnel.far.seal(make.inbound)
     assert tunnel.receive(bytes([9 << 3 | 1]) + datagram[1:]) == []
+    tunnel.wait_for_keys()
     assert tunnel.drops == {DropReason.RX_UNKNOWN_KEY_ID: 1}
 
 
 def test_deleted_key_opens_nothing(make: Maker, tunnel: Tunnel) -> None:
     tunnel.channel.delete_key(1, KeySlot.PRIMARY)
     assert tunnel.receive(tunnel.far.seal(make.inbound)) == []
+    tunnel.wait_for_keys()
     assert tunnel.drops == {DropReason.RX_UNKNOWN_KEY_ID: 1}
 
 
@@ -123,6 +125,7 @@ def test_any_change_to_a_packet_is_dropped_and_counted_once(make: Maker, data: s
     datagram = bytearray(tunnel.far.seal(make.inbound))
     datagram[data.draw(st.integers(0, len(datagram) - 1))] ^= data.draw(st.integers(1, 255))
     assert tunnel.receive(bytes(datagram)) == []
+    tunnel.wait_for_keys()
     assert sum(tunnel.drops.values()) + sum(tunnel.device_drops.values()) == 1
     assert tunnel.peer.row[Column.LAST_RX_NS] == 0
 

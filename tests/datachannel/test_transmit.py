@@ -160,6 +160,7 @@ def test_exhausted_key_is_removed_for_both_directions(make: Maker, tunnel: Tunne
     exhaust(tunnel, left=0)
     tunnel.send(make.outbound)
     assert tunnel.receive(tunnel.far.seal(make.inbound)) == []
+    tunnel.wait_for_keys()
     assert tunnel.drops == {DropReason.TX_PACKET_ID_EXHAUSTED: 1, DropReason.RX_UNKNOWN_KEY_ID: 1}
     assert tunnel.peer.row[Column.SENT_PRIMARY] == 0
 

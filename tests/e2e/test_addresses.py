@@ -34,6 +34,23 @@ def test_a_server_without_ipv6_inside_serves_ipv4(lab: Lab, authority: Authority
     assert [peer.vpn_ipv6 for peer in data_plane.all_peers()] == ["", ""]
 
 
+def test_a_dual_stack_server_serves_clients_of_both_families_on_one_socket(
+    lab: Lab, authority: Authority, data_plane: DataPlane
+) -> None:
+    namespace, first, second = (lab.namespace(name) for name in ("server", "first", "second"))
+    links = lab.link(namespace, first), lab.link(namespace, second)
+    ipv4, ipv6 = Settings(), Settings(outer_ipv6=True)
+    front = data_plane.front(lab.directory / "server-shim.log")
+    start_server(lab, namespace, authority.server(), ipv6, front=front).wait_initialized()
+    start_client(lab, first, authority.client("first"), ipv4, links[0].ipv4(1), label="first").wait_initialized()
+    start_client(lab, second, authority.client("second"), ipv6, links[1].ipv6(1), label="second").wait_initialized()
+    for client in (first, second):
+        traffic.wait_reachable(lab, client, SERVER_VPN_IPV4)
+        assert traffic.ping(lab, client, SERVER_VPN_IPV4, count=50).lost == 0
+    remotes = {peer.remote.address for peer in data_plane.all_peers()}
+    assert remotes == {links[0].ipv4(2), links[1].ipv6(2)}
+
+
 @pytest.mark.parametrize("outer_ipv6", [False, True], ids=["over IPv4", "over IPv6"])
 def test_a_multihomed_server_answers_from_the_address_that_was_called(
     lab: Lab, authority: Authority, data_plane: DataPlane, outer_ipv6: bool

@@ -69,6 +69,13 @@ def test_openvpn_tells_its_operator_the_same_bytes(lab: Lab, data_plane: DataPla
     assert after.sent - after.service.link_tx.bytes == before.sent - before.service.link_tx.bytes
 
 
+def test_a_client_tells_its_operator_the_same_bytes(lab: Lab, tunnel: Tunnel) -> None:
+    before = tunnel.client.link_bytes()
+    assert traffic.ping(lab, tunnel.client.namespace, SERVER_VPN_IPV4, count=PINGS, size=PAYLOAD).lost == 0
+    after = tunnel.client.link_bytes()
+    assert [new - old for old, new in zip(before, after, strict=True)] == [PINGS * LINK_BYTES] * 2
+
+
 def test_both_ends_of_a_tunnel_count_the_same_packets(lab: Lab, data_plane: DataPlane, tunnel: Tunnel) -> None:
     assert traffic.ping(lab, tunnel.client.namespace, SERVER_VPN_IPV4, count=PINGS, size=PAYLOAD).lost == 0
     here, there = (peer.counters for peer in data_plane.all_peers())

@@ -84,6 +84,15 @@ def test_when_the_daemon_is_stopped_openvpn_ends_and_its_sockets_are_gone(
     assert not left.exists() or [path for path in left.iterdir() if path.is_socket()] == []
 
 
+def test_a_killed_daemon_starts_again_where_it_was(
+    lab: Lab, tunnel: Tunnel, own_data_plane: DataPlane, role: str
+) -> None:
+    own_data_plane.process.signal(signal.SIGKILL)
+    end_in(tunnel, role).process.wait(LEARNS_SECONDS)
+    again = DataPlane(lab, "daemon-again", own_data_plane.run_directory)
+    assert again.devices() == []
+
+
 def test_when_a_worker_is_killed_the_tunnel_comes_back(
     lab: Lab, tunnel: Tunnel, own_data_plane: DataPlane, role: str
 ) -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 with atheris.instrument_imports(include=["dataplane"]):
     from dataplane.datachannel.aead import DataKey, KeyDirection
     from dataplane.datachannel.channel import DataChannel, Datagram, Peer, SockAddr
+    from dataplane.datachannel.early_packets import HOLD_NS
     from dataplane.datachannel.wire import KEEPALIVE
     from dataplane.statistics_page import drops_of
     from dataplane.vocabulary import ROW_WORDS, Cipher, KeySlot, Mode
@@ -45,7 +46,7 @@ class Device:
             self.channel.add_peer(peer, 0)
             for slot in list(KeySlot)[:peer_id]:
                 material = KeyDirection(SECRET, TAIL)
-                self.channel.install_key(peer_id, slot, DataKey(int(slot), Cipher.AES_GCM, material, material))
+                self.channel.install_key(peer_id, slot, DataKey(int(slot), Cipher.AES_GCM, material, material), 0)
 
     def drops(self) -> int:
         """Packets dropped so far."""
@@ -54,6 +55,7 @@ class Device:
     def open(self, socket_id: int, datagrams: Sequence[Datagram]) -> list[tuple[int, bytes]]:
         """What comes out, by peer_id."""
         opened = self.channel.open_batch(socket_id, datagrams, 1)
+        self.channel.run_timers(1 + HOLD_NS)  # so that nothing is kept for a key to come
         return [(peer.peer_id, packet) for peer, packet in opened]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from dataclasses import replace
 from errno import EEXIST, EINVAL, ENOENT, ENOTSOCK, EPERM
 
@@ -237,6 +238,77 @@ def test_an_interface_that_cannot_be_made_is_told(world: World) -> None:
     assert errno_of(world.perform(NewLink("tun0", "ovpn-dco", True))) == EPERM
 
 
+# A client's swap, which waits until the handshake is out
+
+
+def wait_for_swap(world: World) -> list[tuple[int, str]]:
+    """The deletions that come with the pending swap, once its timer has run."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join()
+    assert is_readable(world.bell.fileno())
+    return world.deletions()
+
+
+@pytest.fixture
+def client(world: World) -> int:
+    """A P2P device with peer 1, whose interface index this is, and nothing rung."""
+    ifindex, _ = world.make_device(multipeer=False)
+    world.make_peer(ifindex, 1)
+    world.perform(SetPeer(ifindex, 1, 10, 60))
+    world.deletions()
+    world.bell.silence()
+    world.diary.clear()
+    return ifindex
+
+
+def test_a_clients_swap_is_acknowledged_at_once_and_carried_out_later(world: World, client: int) -> None:
+    assert world.perform(SwapKeys(client, 1)) == Done()
+    assert world.diary == []
+    assert wait_for_swap(world) == []
+    assert world.diary == [("swap_keys", 1)]
+
+
+def test_other_changes_of_the_keys_come_after_a_pending_swap(world: World, client: int) -> None:
+    world.perform(SwapKeys(client, 1))
+    world.perform(DelKey(client, 1, 1))
+    world.perform(SwapKeys(client, 1))
+    world.perform(new_key(client, 1, slot=1))
+    assert world.methods() == ["swap_keys", "delete_key", "swap_keys", "install_key"]
+    wait_for_swap(world)
+    assert world.methods().count("swap_keys") == 2
+
+
+def test_a_pending_swap_of_a_peer_that_is_deleted_is_forgotten(world: World, client: int) -> None:
+    world.perform(SwapKeys(client, 1))
+    world.perform(DelPeer(client, 1))
+    world.make_peer(client, 1)
+    wait_for_swap(world)
+    assert "swap_keys" not in world.methods()
+
+
+def test_a_swap_that_fails_costs_the_peer(world: World, client: int) -> None:
+    world.dataplane.fail("swap_keys", REFUSED)
+    world.perform(SwapKeys(client, 1))
+    assert wait_for_swap(world) == [(1, "EXPIRED")]
+    assert errno_of(world.perform(GetPeer(client, 1))) == ENOENT
+    assert world.offload.fatal == ""
+
+
+def test_a_swap_that_fails_before_a_new_key_costs_the_peer_but_not_openvpn(world: World, client: int) -> None:
+    world.dataplane.fail("swap_keys", REFUSED)
+    world.perform(SwapKeys(client, 1))
+    assert world.perform(new_key(client, 1)) == Done()
+    assert "install_key" not in world.methods()
+
+
+def test_a_swap_that_finds_the_data_plane_gone_ends_openvpn(world: World, client: int) -> None:
+    world.dataplane.fail("swap_keys", GONE)
+    world.perform(SwapKeys(client, 1))
+    wait_for_swap(world)
+    assert "gone" in world.offload.fatal
+
+
 # A key that is refused
 
 
@@ -264,7 +336,7 @@ def test_a_refused_key_is_logged_without_its_bytes(world: World) -> None:
     world.make_peer(ifindex, 1)
     world.dataplane.fail("install_key", REFUSED)
     world.perform(new_key(ifindex, 1))
-    assert "key refused, peer given up" in world.events()
+    assert "key refused" in world.events()
     assert "SECRET" not in str(world.log.entries)
 
 

@@ -208,7 +208,7 @@ class Bench:
         vpn_ipv4 = IPv4Address("10.8.0.11").packed
         peer = Peer(peer_id=1, uid=101, socket_id=1, remote=self.far.getsockname(), row=self.row, vpn_ipv4=vpn_ipv4)
         self.path.channel.add_peer(peer, 0)
-        self.path.channel.install_key(1, KeySlot.PRIMARY, near_key(1))
+        self.path.install_key(1, KeySlot.PRIMARY, near_key(1))
         return peer
 
     def round(self) -> None:
