@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2  # type: ignore[import-untyped] # it ships no types
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from ovpn.dataplane.v1 import (
     device_pb2,

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # it ships no types
+from google.rpc import error_details_pb2, status_pb2
 from ovpn.dataplane.v1 import (
     common_pb2,
     device_pb2,

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # it ships no types
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from ovpn.dataplane.v1 import (
     common_pb2,
