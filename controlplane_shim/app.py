@@ -90,8 +90,9 @@ def _supervise(
     _run(loop, program, lifeline, supervision.listener)
     _close(handler, log)
     unicaster.close()
-    lifeline.close()
+    # The lifeline stays open: the front ends when this process has, so that nothing is left behind it.
     if listener.has_users():
+        lifeline.close()
         log.info("processes that the program started remain, their calls go to the kernel")
         processes.detach_from_terminal()
         answer_leftovers(listener, reader, program)

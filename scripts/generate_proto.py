@@ -10,8 +10,22 @@ import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from grpc_tools import protoc
+
+PLUGIN: Final = "protoc-gen-mypy_grpc"
+
+
+def find_plugin() -> str:
+    """Path of the plugin: pip puts an isolated build's on PATH, a venv has it beside its Python.
+
+    Raises RuntimeError if it is in neither place.
+    """
+    found = shutil.which(PLUGIN) or shutil.which(PLUGIN, path=str(Path(sys.executable).parent))
+    if found is None:
+        raise RuntimeError(f"{PLUGIN} is missing; it comes with mypy-protobuf")
+    return found
 
 
 def generate(root: Path) -> Path:
@@ -26,7 +40,7 @@ def generate(root: Path) -> Path:
             "protoc",
             f"--proto_path={source}",
             f"--proto_path={files('grpc_tools') / '_proto'}",
-            f"--plugin=protoc-gen-mypy_grpc={Path(sys.executable).parent / 'protoc-gen-mypy_grpc'}",
+            f"--plugin={PLUGIN}={find_plugin()}",
             f"--python_out={target}",
             f"--pyi_out={target}",
             f"--grpc_python_out={target}",
