@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from controlplane_shim.supervisor import signals
 
-
 # raise_signal() is for the calling thread. A signal for the process may meet a thread of another test's gRPC, which
 # does not block it and would end the process.
 
