@@ -21,10 +21,25 @@ DAEMON = "import os, signal\nif os.fork(): os._exit({0})\nsignal.pause()"
 
 
 @pytest.fixture
-def launch() -> Iterator[Launch]:
+def orphans() -> Iterator[Callable[[], list[int]]]:
+    """Tells the children, oldest first, that came since the test began; others have children here, too."""
+    before = {child.pid for child in processes.children_of(os.getpid())}
+    libc.set_child_subreaper()
+
+    def since_then() -> list[int]:
+        return [child.pid for child in processes.children_of(os.getpid()) if child.pid not in before]
+
+    yield since_then
+    for pid in since_then():
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    libc._prctl(libc.PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.fixture
+def launch(orphans: object) -> Iterator[Launch]:  # noqa: ARG001 - it tidies up after this
     """Starts programs, let go at once; kills and reaps them at the end."""
     made: list[Program] = []
-    libc.set_child_subreaper()
 
     def start(*command: str) -> Program:
         program = Program.launch(command, frozenset())
@@ -137,26 +152,20 @@ signal.pause()
         assert isinstance(program.reap(), MovedToBackground | None)
 
 
-def test_newest_orphan_is_the_daemon(launch: Launch) -> None:
+def test_newest_orphan_is_the_daemon(launch: Launch, orphans: Callable[[], list[int]]) -> None:
     """A plugin's helper was forked before the daemon."""
     helper = "if os.fork() == 0: signal.pause()"
     program = launch(*python(f"import os, signal\n{helper}\n{DAEMON.format(0)}"))
     event = next_event(program)
     assert isinstance(event, MovedToBackground)
-    orphans = [child.pid for child in processes.children_of(os.getpid())]
-    others = [pid for pid in orphans if pid != event.pid and processes.executable(pid) == program.executable()]
-    assert event.pid == orphans[-1]
-    for pid in others:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    helper_pid, daemon_pid = orphans()
+    assert processes.executable(helper_pid) == program.executable()
+    assert event.pid == daemon_pid
 
 
 def test_failed_program_leaves_no_daemon(launch: Launch) -> None:
     program = launch(*python(DAEMON.format(3)))
     assert next_event(program) == ProgramEnded(3, 0)
-    for child in processes.children_of(os.getpid()):
-        os.kill(child.pid, signal.SIGKILL)
-        os.waitpid(child.pid, 0)
 
 
 def test_daemon_of_a_program_asked_to_end_is_asked_too(launch: Launch) -> None:
