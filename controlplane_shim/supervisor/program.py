@@ -57,6 +57,9 @@ class Program:
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
         self._control = control
+        # Children that are older than the program were not left by it.
+        children = processes.children_of(os.getpid())
+        self._strangers = {child.pid for child in children} - {pid}
         self._executable = processes.find_executable(command[0])
         self._kill_at_seconds: float | None = None
         self._exit_code: int | None = None
@@ -154,7 +157,8 @@ class Program:
         before the daemon was.
         """
         orphans = processes.children_of(os.getpid())
-        same = [child.pid for child in orphans if _executable(child.pid) == self._executable is not None]
+        ours = [child.pid for child in orphans if child.pid not in self._strangers]
+        same = [pid for pid in ours if _executable(pid) == self._executable is not None]
         return same[-1] if same else None
 
     def _follow(self, successor: int) -> MovedToBackground:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 HOSTILE = """
 import os, socket, subprocess, sys
-interface, server, port, other_peer = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+interface, server, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
 link.bind((interface, 3))  # ETH_P_ALL: outgoing packets too
 ping = subprocess.Popen(["ping", "-q", "-c", "20", "-i", "0.05", "10.8.0.1"], stdout=subprocess.DEVNULL)
@@ -32,6 +32,7 @@ while True:
     if address[1] == 0x0800 and address[2] == socket.PACKET_OUTGOING and packet[9] == 17 and real[0] == 0x48:
         break
 ping.wait()
+other_peer = 1 - int.from_bytes(real[1:4], "big")  # there are 0 and 1
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 def send(count, datagram):
     for _ in range(count):
@@ -62,9 +63,10 @@ class Counted:
     delivered: int
 
 
-def count(data_plane: DataPlane) -> Counted:
+def count(data_plane: DataPlane, attacker: str) -> Counted:
+    """The peer whose address inside the tunnel is `attacker`, and the other one."""
     (device,) = data_plane.devices()
-    own, other = data_plane.peers(device.name)
+    own, other = sorted(data_plane.peers(device.name), key=lambda peer: peer.vpn_ipv4 != attacker)
     return Counted(
         device=by_reason(device.drops),
         own=by_reason(own.counters.drops),
@@ -97,19 +99,20 @@ def test_hostile_datagrams_are_counted_by_reason_and_do_nothing_else(
 ) -> None:
     tunnel = build(lab, authority, Plan(data_plane=data_plane, offloaded=("server",), clients=2))
     attacker, link = tunnel.clients[0], tunnel.links[0]
-    before, logged = count(data_plane), log_lines(tunnel, data_plane)
+    address = attacker.vpn_addresses()[0]
+    before, logged = count(data_plane, address), log_lines(tunnel, data_plane)
 
-    argv = [sys.executable, "-c", HOSTILE, f"to-{link.number}b", link.ipv4(1), str(PORT), "1"]
+    argv = [sys.executable, "-c", HOSTILE, f"to-{link.number}b", link.ipv4(1), str(PORT)]
     lab.run(attacker.namespace, argv)
     wait_until(
         lambda: (
-            growth(before.own, count(data_plane).own, OWN_DROPS) == OWN_DROPS
-            and growth(before.device, count(data_plane).device, DEVICE_DROPS) == DEVICE_DROPS
+            growth(before.own, count(data_plane, address).own, OWN_DROPS) == OWN_DROPS
+            and growth(before.device, count(data_plane, address).device, DEVICE_DROPS) == DEVICE_DROPS
         ),
         "all hostile datagrams counted",
     )
 
-    after = count(data_plane)
+    after = count(data_plane, address)
     assert growth(before.other, after.other, OTHERS_DROPS) == OTHERS_DROPS
     assert after.remote == before.remote
     assert after.delivered == before.delivered

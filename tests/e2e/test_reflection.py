@@ -63,8 +63,9 @@ def test_a_client_by_reflection_lists_devices_peers_and_counters_of_a_live_tunne
     assert (device["mode"], device["state"]) == ("DEVICE_MODE_MP", "DEVICE_STATE_READY")
     assert device["peer_count"] == 2
     peers = client.call("ovpn.dataplane.v1.PeerService", "ListPeers", device=device["name"])["peers"]
-    assert [peer["vpn_ipv4"] for peer in peers] == [end.vpn_addresses()[0] for end in tunnel.clients]
-    assert [peer["remote"]["address"] for peer in peers] == [link.ipv4(2) for link in tunnel.links]
+    found = {peer["vpn_ipv4"]: peer["remote"]["address"] for peer in peers}
+    ends = zip(tunnel.clients, tunnel.links, strict=True)
+    assert found == {end.vpn_addresses()[0]: link.ipv4(2) for end, link in ends}
     for peer in peers:
         assert int(peer["counters"]["vpn_rx"]["packets"]) >= 20
         assert int(peer["counters"]["link_tx"]["bytes"]) >= 20 * (84 + 24)
