@@ -126,3 +126,7 @@ class DropReason(IntEnum):
     """The socket's send buffer is full."""
     TX_SEND_FAILED = 17
     """The socket refused it: no route, unreachable, or too long."""
+    TX_BAD_VIRTIO_HEADER = 18
+    """The device gave a virtio header that does not fit its packet."""
+    RX_CONTROL_QUEUE_FULL = 19
+    """A control packet for which the control plane's queue had no room."""

@@ -1,0 +1,12 @@
+# The Internet checksum (RFC 1071), as sums of 16-bit words in network order that are folded at the end.
+
+from libc.stdint cimport uint16_t, uint64_t
+
+from dataplane.fastpath.span cimport Span
+
+# Adds the bytes to a sum. An odd last byte counts as the high half of a word.
+cdef uint64_t add_bytes(uint64_t total, Span data) noexcept nogil
+# 16 bits of a sum, not complemented, in host order (put16 writes it as the wire has it).
+cdef uint16_t folded(uint64_t total) noexcept nogil
+# Sum of the pseudo header of an IPv4 or IPv6 packet (by its version) for this protocol and transport length.
+cdef uint64_t pseudo_header(Span packet, uint16_t protocol, size_t length) noexcept nogil

@@ -1,0 +1,22 @@
+# The replay window; twin of dataplane/datachannel/replay_window.py.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef enum:
+    ACCEPTED = -1
+    WINDOW_WORDS = 32
+
+cdef struct WindowState:
+    uint32_t highest
+    uint32_t floor
+    uint64_t expire_ns
+    uint64_t seen[WINDOW_WORDS]  # a ring: id n is bit n % 2048
+
+# ACCEPTED, or the DropReason.
+cdef int accept(WindowState* window, uint32_t packet_id, uint64_t now_ns) noexcept nogil
+
+cdef class ReplayWindow:
+    # A view of the window inside a DataKey (kept alive by `owner`), or one of its own.
+    cdef WindowState* state
+    cdef WindowState own
+    cdef object owner
