@@ -1,7 +1,8 @@
 """UDP: datagrams in and out in batches, with the local address of each.
 
-Knows one bound socket and packet info (ip(7) IP_PKTINFO, RFC 3542 IPV6_PKTINFO), by which an answer leaves from the
-address that was asked. Must not know what a datagram holds, nor peers beyond what `Destination` says.
+Knows one bound socket; packet info (ip(7) IP_PKTINFO, RFC 3542 IPV6_PKTINFO), by which an answer leaves from the
+address that was asked; and trains, many datagrams of a flow that the kernel takes and gives as one (UDP_SEGMENT,
+UDP_GRO). Must not know what a datagram holds, nor peers beyond what `Destination` says.
 
 Every call carries MSG_DONTWAIT: O_NONBLOCK would also change the socket for whoever shares it.
 """
@@ -15,18 +16,28 @@ import struct
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+from dataplane.transport.control_outlet import ControlOutlet
+from dataplane.transport.segment_runs import segment_runs
 from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr, pack_address, to_sockaddr, unmap
-from dataplane.transport.udp_socket import inspect_udp
+from dataplane.transport.udp_socket import UDP_GRO, UDP_SEGMENT, inspect_udp
 from dataplane.vocabulary import DropReason
 
 Datagram = tuple[bytes, SockAddr, bytes | None]
 """Payload, source, and the packed local address it came to."""
+
+_ControlMessage = tuple[int, int, bytes]
+"""Level, type and data, as recvmsg and sendmsg have them."""
 
 # Not in the socket module of Python 3.11; value of <linux/in.h>.
 IP_PKTINFO: Final = 8
 
 _PKTINFO4: Final = struct.Struct("=i4s4s")  # in_pktinfo: interface index, local address, address in the header
 _PKTINFO6: Final = struct.Struct("=16sI")  # in6_pktinfo: address, interface index
+
+_SEGMENT_SIZE: Final = struct.Struct("=H")
+_GRO_SIZE: Final = struct.Struct("=i")
+_TRAIN_MAX: Final[dict[int, int]] = {socket.AF_INET: 65535 - 20 - 8, socket.AF_INET6: 65535 - 40 - 8}
+"""Bytes that a train may have: it is a single packet, with its headers, until the kernel cuts it."""
 
 # No UDP payload is longer; so a datagram is never cut, and one too long to be OpenVPN's shows by its length.
 _LONGEST_DATAGRAM: Final = 65535
@@ -48,11 +59,16 @@ class Destination(Protocol):
 
 
 class UdpTransport:
-    """A bound UDP socket. Works on a duplicate of the descriptor, `fd`."""
+    """A bound UDP socket, and where the control packets that come on it go. Works on duplicates of the descriptors.
 
-    def __init__(self, socket_id: int, fd: int) -> None:
-        """Raises NotAUdpSocket, SocketNotBound."""
+    fd: the socket; control: where control packets go, None if nobody wants them; control_fd: its descriptor or None.
+    """
+
+    def __init__(self, socket_id: int, fd: int, control_fd: int | None = None) -> None:
+        """Raises NotAUdpSocket, SocketNotBound; OSError, ValueError if control_fd is not what ControlOutlet wants."""
         info = inspect_udp(fd)
+        self.control = None if control_fd is None else ControlOutlet(control_fd)
+        self.control_fd = None if self.control is None else self.control.fd
         self.socket_id = socket_id
         self.family = info.family
         self._ipv6_only = info.ipv6_only
@@ -64,10 +80,13 @@ class UdpTransport:
         else:
             self._pktinfo = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        self._sends_trains = _knows_segments(self._socket)
 
     def close(self) -> None:
-        """Closes the duplicate."""
+        """Closes the duplicates."""
         self._socket.close()
+        if self.control is not None:
+            self.control.close()
 
     def sockaddr(self, address: bytes, port: int, scope_id: int = 0) -> SockAddr:
         """The form in which this socket knows an endpoint. Raises AddressFamilyMismatch, ValueError."""
@@ -83,10 +102,12 @@ class UdpTransport:
         return address
 
     def receive_batch(self, limit: int) -> list[Datagram]:
-        """Takes the datagrams that wait, `limit` at most."""
+        """Takes the datagrams that wait, until there are `limit`, and all of the last train."""
         receive = self._socket.recvmsg
         datagrams: list[Datagram] = []
         for _ in range(limit):
+            if len(datagrams) >= limit:
+                break
             try:
                 payload, ancillary, _, source = receive(_LONGEST_DATAGRAM, _ANCILLARY_SPACE, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -94,33 +115,57 @@ class UdpTransport:
             except OSError:
                 # An ICMP error about an earlier packet; Linux tells it once, in place of a datagram.
                 continue
-            datagrams.append((payload, source, self._local_address_in(ancillary)))
+            local, size = self._read_ancillary(ancillary)
+            size = size or len(payload)
+            if len(payload) <= size:
+                datagrams.append((payload, source, local))
+            else:
+                datagrams += [(payload[at : at + size], source, local) for at in range(0, len(payload), size)]
         return datagrams
 
-    def _local_address_in(self, ancillary: list[tuple[int, int, bytes]]) -> bytes | None:
+    def _read_ancillary(self, ancillary: list[_ControlMessage]) -> tuple[bytes | None, int]:
+        """The local address, if it is known, and the size of a datagram in a train, 0 if it is none."""
+        local, size = None, 0
         for level, kind, data in ancillary:
             if (level, kind) == self._pktinfo:
-                return data[4:8] if self.family == socket.AF_INET else data[:16]
-        return None
+                local = data[4:8] if self.family == socket.AF_INET else data[:16]
+            elif (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
+                (size,) = _GRO_SIZE.unpack(data)
+        return local, size
 
     def send_batch(self, packets: Iterable[tuple[Destination, bytes]]) -> None:
         """Sends packets in order; one that cannot be sent is dropped: TX_QUEUE_FULL or TX_SEND_FAILED."""
-        for destination, packet in packets:
+        for destination, run in segment_runs(packets, _TRAIN_MAX[self.family] if self._sends_trains else 0):
+            if len(run) == 1 or not self._send_train(run, destination):
+                self._send_each(run, destination)
+
+    def _send_train(self, run: list[bytes], destination: Destination) -> bool:
+        """False if the kernel refuses: datagrams longer than the path's MTU, a device without checksum offload."""
+        size = (socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(len(run[0])))
+        ancillary = [size, *self._pktinfo_of(destination.remote, destination.local)]
+        try:
+            self._socket.sendmsg(run, ancillary, socket.MSG_DONTWAIT, destination.remote)
+        except OSError:
+            return False
+        return True
+
+    def _send_each(self, run: list[bytes], destination: Destination) -> None:
+        for packet in run:
             try:
                 self._send(packet, destination.remote, destination.local)
             except OSError as error:
                 self._send_failed(destination, packet, error.errno)
 
     def _send(self, packet: bytes, remote: SockAddr, local: bytes | None) -> None:
+        self._socket.sendmsg((packet,), self._pktinfo_of(remote, local), socket.MSG_DONTWAIT, remote)
+
+    def _pktinfo_of(self, remote: SockAddr, local: bytes | None) -> list[_ControlMessage]:
         if local is None:
-            self._socket.sendto(packet, socket.MSG_DONTWAIT, remote)
-            return
+            return []
         if self.family == socket.AF_INET:
-            pktinfo = _PKTINFO4.pack(0, local, local)
-        else:
-            # A link-local source means nothing without its interface, which is the one of the remote.
-            pktinfo = _PKTINFO6.pack(local, remote[3] if len(remote) == 4 else 0)
-        self._socket.sendmsg((packet,), ((*self._pktinfo, pktinfo),), socket.MSG_DONTWAIT, remote)
+            return [(*self._pktinfo, _PKTINFO4.pack(0, local, local))]
+        # A link-local source means nothing without its interface, which is the one of the remote.
+        return [(*self._pktinfo, _PKTINFO6.pack(local, remote[3] if len(remote) == 4 else 0))]
 
     def _send_failed(self, destination: Destination, packet: bytes, number: int | None) -> None:
         if destination.local is not None and number in _LOCAL_ADDRESS_GONE:
@@ -144,3 +189,12 @@ class UdpTransport:
                 self._socket.recvmsg(0, 0, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
             except OSError:
                 return
+
+
+def _knows_segments(udp: socket.socket) -> bool:
+    # A kernel that does not would ignore the control message and send the whole train as one datagram.
+    try:
+        udp.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT)
+    except OSError:
+        return False
+    return True

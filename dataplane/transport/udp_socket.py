@@ -5,6 +5,7 @@ Knows addresses and socket options. Must not know packets (see udp.py).
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -13,6 +14,9 @@ from typing import Final
 # Not in the socket module; values of <asm-generic/socket.h>.
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
+# Values of <linux/udp.h>; a kernel that lacks them (UDP_SEGMENT came with 4.18, UDP_GRO with 5.0) gives ENOPROTOOPT.
+UDP_SEGMENT: Final = 103
+UDP_GRO: Final = 104
 
 BUFFER_BYTES: Final = 4 << 20
 """Size of the send and receive buffers; the usual 208 KiB lose packets of a TCP stream, 16 MiB gain nothing."""
@@ -42,7 +46,8 @@ class UdpSocketInfo:
 def bind_udp(address: IPv4Address | IPv6Address, port: int, *, ipv6_only: bool = False) -> socket.socket:
     """Makes a socket in the calling thread's network namespace and binds it; port 0..65535, 0 for any free one.
 
-    ipv6_only concerns IPv6 addresses only. Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, …
+    ipv6_only concerns IPv6 addresses only. The socket receives trains (see receive_trains).
+    Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, …
     """
     # getaddrinfo resolves nothing here; it turns an address and its zone ("fe80::1%eth0") into the tuple for bind.
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -52,6 +57,7 @@ def bind_udp(address: IPv4Address | IPv6Address, port: int, *, ipv6_only: bool =
         if family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
         enlarge_buffers(udp)
+        receive_trains(udp)
         udp.bind(sockaddr)
     except OSError:
         udp.close()
@@ -68,6 +74,15 @@ def enlarge_buffers(udp: socket.socket) -> None:
             udp.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
         except PermissionError:
             udp.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+
+
+def receive_trains(udp: socket.socket) -> None:
+    """Has the kernel give datagrams of a flow joined to one (UDP_GRO), if it can; whoever reads must expect that."""
+    try:
+        udp.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
 
 
 def inspect_udp(fd: int) -> UdpSocketInfo:

@@ -1,4 +1,6 @@
-"""Entry of the worker process: `python -m dataplane.worker --fd N`, N being its end of the command channel.
+"""Entry of the worker process: `python -m dataplane.worker --fd N [--datapath KIND]`.
+
+N is its end of the command channel, KIND a DatapathKind (by default the readable one).
 
 Knows the order of coming up: signals, descriptors, privileges, loop. Must not know what the loop does.
 
@@ -12,7 +14,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from dataplane.vocabulary import DatapathKind
 from dataplane.worker.command_channel import CommandChannel, DaemonGone
+from dataplane.worker.datapath import load_datapath
 from dataplane.worker.loop import Loop
 from dataplane.worker.privileges import close_stray_descriptors, die_with, give_up_privileges
 
@@ -24,13 +28,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parser = argparse.ArgumentParser(prog="dataplane.worker", description="Packet path of one device.")
     parser.add_argument("--fd", type=int, required=True, help="descriptor of the command channel")
-    fd: int = parser.parse_args(arguments).fd
+    parser.add_argument(
+        "--datapath",
+        type=DatapathKind,
+        choices=list(DatapathKind),
+        default=DatapathKind.PYTHON,
+        help="which implementation carries the packets",
+    )
+    options = parser.parse_args(arguments)
+    fd: int = options.fd
     try:
+        # First: without capabilities the files may be out of reach.
+        datapath = load_datapath(options.datapath)
         close_stray_descriptors(keep=fd)
         channel = CommandChannel(fd)
         give_up_privileges()
         die_with(channel.daemon_pid())
-        Loop(channel).run()
+        Loop(channel, datapath).run()
     except DaemonGone:
         return 0
     except Exception as error:  # noqa: BLE001 - the root of the process

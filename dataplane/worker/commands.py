@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import MutableSequence, Sequence
-from select import epoll
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from msgspec import UNSET
 
-from dataplane.datachannel.aead import DataKey, KeyDirection
-from dataplane.datachannel.channel import DataChannel, Peer, PeerExists, UnknownPeer
 from dataplane.datachannel.keepalive import Keepalive
+from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
 from dataplane.messages import (
     AddPeer,
     AddSocket,
@@ -37,14 +36,16 @@ from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.tun.device import TunDevice
 from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, KeySlot, Mode
-from dataplane.worker.packet_path import PacketPath
+from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
 """A day, as in the API."""
 ROWS_MAX: Final = PEER_ID_UNDEF + 1
 """One for the device, and one for each peer-id."""
+
+_DESCRIPTORS: Final[dict[type[Command], set[int]]] = {Configure: {2}, AddSocket: {1, 2}}
+"""How many descriptors a command may come with; others come with none."""
 
 
 class Refused(Exception):
@@ -56,10 +57,14 @@ class Refused(Exception):
 
 
 class Commands:
-    """Does commands. path: None before Configure; stopped: after Stop."""
+    """Does commands. path: None before Configure; stopped: after Stop.
 
-    def __init__(self, poller: epoll) -> None:
-        self._poller = poller
+    wake_fd: readable when commands wait.
+    """
+
+    def __init__(self, datapath: Datapath, wake_fd: int) -> None:
+        self._datapath = datapath
+        self._wake_fd = wake_fd
         self._device: _DeviceCommands | None = None
         self.path: PacketPath | None = None
         self.stopped = False
@@ -81,9 +86,8 @@ class Commands:
         return Reply(request.request_id)
 
     def _do(self, command: Command, descriptors: Sequence[int]) -> None:
-        expected = {Configure: 2, AddSocket: 1}.get(type(command), 0)
-        if len(descriptors) != expected:
-            raise ValueError(f"{type(command).__name__} with {len(descriptors)} descriptors instead of {expected}")
+        if len(descriptors) not in _DESCRIPTORS.get(type(command), {0}):
+            raise ValueError(f"{type(command).__name__} with {len(descriptors)} descriptors")
         if isinstance(command, Stop):
             self.stopped = True
         elif isinstance(command, Configure):
@@ -97,13 +101,14 @@ class Commands:
         if self._device is not None:
             raise ValueError("Configure a second time")
         page = StatisticsPage(page_fd, _in_range("rows", command.rows, 1, ROWS_MAX))
-        channel = DataChannel(Mode(command.mode), _row(page, DEVICE_ROW))
-        self.path = PacketPath(channel, TunDevice(tun_fd), self._poller)
-        self._device = _DeviceCommands(self.path, page)
+        channel = self._datapath.data_channel(Mode(command.mode), _row(page, DEVICE_ROW))
+        self.path = self._datapath.packet_path(channel, tun_fd, self._wake_fd)
+        self._device = _DeviceCommands(self._datapath, self.path, page)
 
 
 class _DeviceCommands:
-    def __init__(self, path: PacketPath, page: StatisticsPage) -> None:
+    def __init__(self, datapath: Datapath, path: PacketPath, page: StatisticsPage) -> None:
+        self._datapath = datapath
         self._path = path
         self._channel = path.channel
         self._page = page
@@ -111,7 +116,7 @@ class _DeviceCommands:
     def do(self, command: Command, descriptors: Sequence[int]) -> None:
         match command:
             case AddSocket():
-                self._add_socket(command.socket_id, descriptors[0])
+                self._add_socket(command.socket_id, *descriptors)
             case RemoveSocket():
                 self._path.remove_transport(self._transport(command.socket_id))
             case AddPeer():
@@ -121,7 +126,7 @@ class _DeviceCommands:
             case RemovePeer():
                 self._channel.remove_peer(command.peer_id)
             case InstallKey():
-                self._path.install_key(command.peer_id, KeySlot(command.slot), _data_key(command))
+                self._path.install_key(command.peer_id, KeySlot(command.slot), self._data_key(command))
             case SwapKeys():
                 self._channel.swap_keys(command.peer_id)
             case DeleteKey():
@@ -133,14 +138,14 @@ class _DeviceCommands:
             raise Refused("SOCKET_NOT_FOUND", f"no socket {socket_id}")
         return transport
 
-    def _add_socket(self, socket_id: int, fd: int) -> None:
+    def _add_socket(self, socket_id: int, fd: int, control_fd: int | None = None) -> None:
         if self._path.transport(socket_id) is not None:
             raise Refused("SOCKET_EXISTS", f"socket {socket_id} is there already")
-        self._path.add_transport(UdpTransport(socket_id, fd))
+        self._path.add_transport(UdpTransport(socket_id, fd, control_fd))
 
     def _add_peer(self, command: AddPeer) -> None:
         transport = self._transport(command.socket_id)
-        peer = Peer(
+        peer = self._datapath.peer(
             peer_id=_in_range("peer_id", command.peer_id, 0, PEER_ID_UNDEF - 1),
             uid=command.uid,
             socket_id=command.socket_id,
@@ -175,19 +180,18 @@ class _DeviceCommands:
         if interval_s is not UNSET or timeout_s is not UNSET:
             self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
 
+    def _data_key(self, command: InstallKey) -> Any:
+        return self._datapath.data_key(
+            command.key_id,
+            Cipher(command.cipher),
+            encrypt_dir=KeyDirection(command.encrypt_key, command.encrypt_nonce_tail),
+            decrypt_dir=KeyDirection(command.decrypt_key, command.decrypt_nonce_tail),
+        )
+
 
 def _row(page: StatisticsPage, index: int) -> MutableSequence[int]:
     # A memoryview is a mutable sequence of fixed length; typeshed knows no such thing.
     return cast("MutableSequence[int]", page.row(index))
-
-
-def _data_key(command: InstallKey) -> DataKey:
-    return DataKey(
-        command.key_id,
-        Cipher(command.cipher),
-        encrypt_dir=KeyDirection(command.encrypt_key, command.encrypt_nonce_tail),
-        decrypt_dir=KeyDirection(command.decrypt_key, command.decrypt_nonce_tail),
-    )
 
 
 def _sockaddr(transport: UdpTransport, remote: Endpoint) -> SockAddr:

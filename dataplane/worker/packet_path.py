@@ -1,6 +1,6 @@
-"""The packet path of one device: which bytes go from where to where.
+"""The packet path of one device, in readable Python: which bytes go from where to where.
 
-    link to device: UDP receive -> open -> TUN write
+    link to device: UDP receive -> open -> TUN write; what is not DATA_V2 -> the control plane
     device to link: TUN read -> seal -> UDP send
     timers:         keepalives -> UDP send; expired peers -> the daemon
 
@@ -18,28 +18,41 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP, epoll
 from typing import Final
 
 from dataplane.datachannel.aead import DataKey
-from dataplane.datachannel.channel import DataChannel, Event, Floated, Peer
-from dataplane.messages import DeviceClosed, Endpoint, FromWorker, KeyExhausted, PeerExpired, PeerFloated
-from dataplane.transport.sockaddr import SockAddr, from_sockaddr
+from dataplane.datachannel.channel import DataChannel
+from dataplane.datachannel.datagram import Datagram
+from dataplane.datachannel.peer import Peer
+from dataplane.datachannel.wire import OPCODE_DATA_V2
+from dataplane.messages import DeviceClosed, FromWorker
+from dataplane.transport.control_outlet import ControlOutlet
 from dataplane.transport.udp import UdpTransport
 from dataplane.tun.device import DeviceGone, TunDevice
 from dataplane.vocabulary import DropReason, KeySlot
+from dataplane.worker.reports import event_report, expiry_report
 
 BATCH: Final = 64
-"""Most packets taken from one source before the others get their turn."""
+"""Packets taken from one source before the others get their turn; a few more if many came as one."""
+
+_NS_PER_S: Final = 1_000_000_000
+_FOR_EVER: Final = -1
 
 
 class PacketPath:
-    """Moves packets when told that a descriptor is ready. Registers its descriptors with `poller` itself."""
+    """Moves the packets of a device. wake_fd: becomes readable when serve() is to return.
 
-    def __init__(self, channel: DataChannel, tun: TunDevice, poller: epoll) -> None:
+    Works on a duplicate of the TUN's descriptor.
+    """
+
+    def __init__(self, channel: DataChannel, tun_fd: int, wake_fd: int) -> None:
         self.channel = channel
+        tun = TunDevice(tun_fd)
         self._tun: TunDevice | None = tun
-        self._poller = poller
+        self._wake_fd = wake_fd
         self._transports: dict[int, UdpTransport] = {}
         self._watched: dict[int, UdpTransport] = {}  # by descriptor
         self._messages: list[FromWorker] = []
-        poller.register(tun.fd, EPOLLIN)
+        self._poller = epoll()
+        self._poller.register(wake_fd, EPOLLIN)
+        self._poller.register(tun.fd, EPOLLIN)
 
     # Sockets
 
@@ -73,12 +86,27 @@ class PacketPath:
         if self._tun is not None:
             self._deliver(opened, self._tun)
 
-    def serve(self, fd: int, mask: int) -> None:
-        """Handles what epoll reported of a descriptor."""
-        if self._tun is not None and fd == self._tun.fd:
-            self._serve_device(self._tun, mask)
-        elif fd in self._watched:
-            self._serve_link(self._watched[fd], mask)
+    def serve(self) -> bool:
+        """Waits until something is ready or a deadline of the channel has come, and moves a batch from each source.
+
+        Returns whether wake_fd is readable.
+        """
+        is_woken = False
+        for fd, mask in self._poller.poll(self._timeout_s()):
+            if fd == self._wake_fd:
+                is_woken = True
+            elif self._tun is not None and fd == self._tun.fd:
+                self._serve_device(self._tun, mask)
+            elif fd in self._watched:
+                self._serve_link(self._watched[fd], mask)
+        return is_woken
+
+    def _timeout_s(self) -> float:
+        deadline_ns = self._next_deadline_ns()
+        if deadline_ns is None:
+            return _FOR_EVER
+        # epoll counts in ms and Python rounds up, so a deadline has always come when it wakes us.
+        return max(0, deadline_ns - time.monotonic_ns()) / _NS_PER_S
 
     def _serve_device(self, tun: TunDevice, mask: int) -> None:
         if mask & EPOLLERR:
@@ -97,7 +125,20 @@ class PacketPath:
 
     def _link_to_device(self, transport: UdpTransport, tun: TunDevice) -> None:
         datagrams = transport.receive_batch(BATCH)
+        if transport.control is not None:
+            datagrams = self._data_of(datagrams, transport.control)
         self._deliver(self.channel.open_batch(transport.socket_id, datagrams, time.monotonic_ns()), tun)
+
+    def _data_of(self, datagrams: list[Datagram], control: ControlOutlet) -> list[Datagram]:
+        """The datagrams but for control packets, which go where they belong."""
+        data = []
+        for datagram in datagrams:
+            packet, source, local = datagram
+            if not packet or packet[0] >> 3 == OPCODE_DATA_V2:
+                data.append(datagram)
+            elif not control.send(packet, source, local):
+                self.channel.drop_on_device(DropReason.RX_CONTROL_QUEUE_FULL)
+        return data
 
     def _deliver(self, opened: Sequence[tuple[Peer, bytes]], tun: TunDevice) -> None:
         if not opened:
@@ -113,11 +154,13 @@ class PacketPath:
 
     def _device_to_link(self, tun: TunDevice) -> None:
         try:
-            packets = tun.read_batch(BATCH)
+            packets, malformed = tun.read_batch(BATCH)
         except DeviceGone as gone:
             self._device_gone(tun, gone.errno)
-        else:
-            self._send(self.channel.seal_batch(packets, time.monotonic_ns()))
+            return
+        for _ in range(malformed):
+            self.channel.drop_on_device(DropReason.TX_BAD_VIRTIO_HEADER)
+        self._send(self.channel.seal_batch(packets, time.monotonic_ns()))
 
     def _send(self, sealed: Sequence[tuple[Peer, bytes]]) -> None:
         for socket_id, packets in groupby(sealed, key=_socket_id):
@@ -139,37 +182,25 @@ class PacketPath:
 
     # Time and events
 
-    def next_deadline_ns(self) -> int | None:
-        """When run_timers() is due (CLOCK_MONOTONIC), None for never; may be early, is never late."""
+    def _next_deadline_ns(self) -> int | None:
         return None if self._tun is None else self.channel.next_deadline_ns()
 
     def run_timers(self) -> None:
         """Sends the keepalives that are due and reports the peers that expired."""
-        deadline_ns = self.next_deadline_ns()
+        deadline_ns = self._next_deadline_ns()
         now_ns = time.monotonic_ns()
         if deadline_ns is None or deadline_ns > now_ns:
             return
         due = self.channel.run_timers(now_ns)
         self._send(due.keepalives)
-        self._messages += [PeerExpired(peer.peer_id, peer.uid) for peer in due.expired]
+        self._messages += map(expiry_report, due.expired)
 
     def take_messages(self) -> list[FromWorker]:
         """What the daemon is to be told, in order."""
-        messages = [*map(_message, self.channel.take_events()), *self._messages]
+        messages = [*map(event_report, self.channel.take_events()), *self._messages]
         self._messages.clear()
         return messages
 
 
 def _socket_id(sealed: tuple[Peer, bytes]) -> int:
     return sealed[0].socket_id
-
-
-def _message(event: Event) -> FromWorker:
-    peer = event.peer
-    if isinstance(event, Floated):
-        return PeerFloated(peer.peer_id, peer.uid, _endpoint(peer.remote), peer.socket_id)
-    return KeyExhausted(peer.peer_id, peer.uid, event.key_id)
-
-
-def _endpoint(sockaddr: SockAddr) -> Endpoint:
-    return Endpoint(*from_sockaddr(sockaddr))

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.engine.resources import LinuxResources, closed_on_failure
+from dataplane.engine.resources import LinuxResources, Tun, closed_on_failure
 from dataplane.engine.types import DeviceChange, EngineError, ErrorKind
+from dataplane.tun.device import IFF_NO_PI, IFF_TUN, IFF_VNET_HDR
 from dataplane.tun.link import get_link
 from tests.engine.conftest import device_spec, open_fds, socket_spec
+from tests.tun.conftest import fresh_namespace, opened_with
 
 RESOURCES = LinuxResources()
 
@@ -148,6 +150,26 @@ def test_an_interface_is_found_in_whatever_namespace_it_is(namespace: str) -> No
         RESOURCES.change_link(made.fd, DeviceChange(mtu=1300, admin_up=True))
         assert (get_link("renamed", namespace).mtu, get_link("renamed", namespace).admin_up) == (1300, True)
     os.close(made.fd)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flags", [IFF_TUN | IFF_NO_PI, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR])
+def test_a_tun_is_adopted_with_and_without_virtio_headers(flags: int) -> None:
+    with fresh_namespace() as namespace:
+        fd = opened_with(namespace, flags)
+        with closed_on_failure(fd):
+            assert RESOURCES.adopt_tun(fd, 1400) == Tun(fd, "tun0", 1400)
+        os.close(fd)
+
+
+@pytest.mark.root
+def test_a_tun_that_puts_packet_information_before_its_packets_is_refused() -> None:
+    with fresh_namespace() as namespace:
+        fd = opened_with(namespace, IFF_TUN)
+        with closed_on_failure(fd), pytest.raises(EngineError) as caught:
+            RESOURCES.adopt_tun(fd, 0)
+        os.close(fd)
+    assert refusal(caught)[1] == "NOT_A_TUN"
 
 
 @pytest.mark.root

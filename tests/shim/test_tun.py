@@ -14,7 +14,7 @@ import pytest
 from controlplane_shim.tun import delete_interface, interface_exists, open_tun
 
 TUNGETIFF = 0x800454D2
-IFF_TUN_NO_PI = 0x1001
+IFF_TUN_NO_PI_VNET_HDR = 0x5001
 
 InNamespace = Callable[[Callable[[], Any]], Any]
 
@@ -47,10 +47,10 @@ def test_the_interface_lives_as_long_as_its_descriptor(in_namespace: InNamespace
 
 
 @pytest.mark.root
-def test_it_carries_bare_ip_packets_and_never_blocks(in_namespace: InNamespace) -> None:
+def test_it_carries_ip_packets_behind_virtio_headers_and_never_blocks(in_namespace: InNamespace) -> None:
     fd = in_namespace(lambda: open_tun("tun7"))
     try:
-        assert flags_of(fd) & 0x1FFF == IFF_TUN_NO_PI
+        assert flags_of(fd) & 0x5FFF == IFF_TUN_NO_PI_VNET_HDR
         assert not os.get_blocking(fd)
         assert not os.get_inheritable(fd)
     finally:

@@ -9,11 +9,11 @@ import pytest
 
 from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.udp import UdpTransport
-from dataplane.transport.udp_socket import NotAUdpSocket, bind_udp
+from dataplane.transport.udp_socket import UDP_SEGMENT, NotAUdpSocket, bind_udp
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
 from dataplane.vocabulary import DropReason
-from tests.tun.conftest import enable_ipv6, fresh_namespace, tun_in, udp_in
+from tests.tun.conftest import enable_ipv6, fresh_namespace, tun_in, udp_in, wait_for_addresses
 
 IP_RECVERR = 11
 
@@ -225,6 +225,7 @@ def test_link_local_peers_are_reached_in_their_zone(make_transport: MakeTranspor
     with tun_in(namespace, "tun0"):
         enable_ipv6(namespace, "tun0")
         set_link("tun0", namespace, addresses=[IPv6Interface("fe80::1/64")])
+        wait_for_addresses(namespace)
         index = get_link("tun0", namespace).index
         transport = make_transport("::", namespace=namespace)
         with in_network_namespace(namespace, lambda: bind_udp(IPv6Address("fe80::1%tun0"), 0)) as udp:
@@ -235,6 +236,115 @@ def test_link_local_peers_are_reached_in_their_zone(make_transport: MakeTranspor
             destination = Destination(source, local)
             transport.send_batch([(destination, b"answer")])
             assert (udp.recv(100), destination.local) == (b"answer", IPv6Address("fe80::1").packed)
+
+
+# Trains
+
+
+@pytest.mark.parametrize(("bound_to", "client_at"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
+def test_train_is_received_as_its_datagrams(make_transport: MakeTransport, bound_to: str, client_at: str) -> None:
+    transport = make_transport(bound_to)
+    with client(client_at) as udp:
+        udp.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 4)
+        udp.sendto(b"one.two.end", (client_at, port_of(transport)))
+        source = transport.sockaddr(ip_address(client_at).packed, udp.getsockname()[1])
+    local = transport.local_address(ip_address(client_at).packed)
+    assert transport.receive_batch(64) == [(payload, source, local) for payload in (b"one.", b"two.", b"end")]
+
+
+def test_limit_counts_datagrams_and_leaves_no_train_half_read(make_transport: MakeTransport) -> None:
+    transport = make_transport("127.0.0.1")
+    with client() as udp:
+        udp.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1)
+        for _ in range(2):
+            udp.sendto(b"five!", ("127.0.0.1", port_of(transport)))
+    assert [len(transport.receive_batch(limit)) for limit in (3, 6, 6)] == [5, 5, 0]
+
+
+class Recorder(socket.socket):
+    """Counts the messages that it sends."""
+
+    messages = 0
+
+    def sendmsg(self, *arguments: object) -> int:
+        self.messages += 1
+        return super().sendmsg(*arguments)  # type: ignore[arg-type]
+
+
+def recorded(transport: UdpTransport) -> Recorder:
+    """Puts a Recorder in place of its socket."""
+    recorder = Recorder(fileno=transport._socket.detach())
+    transport._socket = recorder
+    return recorder
+
+
+@pytest.mark.parametrize(("bound_to", "client_at"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
+@pytest.mark.parametrize("with_local", [True, False])
+def test_packets_of_one_size_are_sent_at_once_and_arrive_as_they_were(
+    make_transport: MakeTransport, bound_to: str, client_at: str, with_local: bool
+) -> None:
+    transport = make_transport(bound_to)
+    recorder = recorded(transport)
+    local = transport.local_address(ip_address(client_at).packed) if with_local else None
+    packets = [bytes([number]) * (100 if number < 9 else 50) for number in range(10)]
+    with client(client_at) as udp:
+        remote = transport.sockaddr(ip_address(client_at).packed, udp.getsockname()[1])
+        destination = Destination(remote, local)
+        transport.send_batch([(destination, packet) for packet in packets])
+        assert [udp.recv(1000) for _ in packets] == packets
+    assert (recorder.messages, destination.drops) == (1, [])
+
+
+@pytest.mark.parametrize(("address", "longest"), [("127.0.0.1", 65507), ("::1", 65487)])
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_train_is_as_long_as_a_packet_may_be(
+    make_transport: MakeTransport, address: str, longest: int, surplus: int
+) -> None:
+    transport = make_transport(address)
+    recorder = recorded(transport)
+    first = longest // 2 + 1
+    sizes = [first, longest - first + surplus]
+    with client(address) as udp:
+        destination = Destination(transport.sockaddr(ip_address(address).packed, udp.getsockname()[1]))
+        transport.send_batch([(destination, bytes(size)) for size in sizes])
+        assert [len(udp.recv(65535)) for _ in sizes] == sizes
+    assert recorder.messages == 1 + surplus
+
+
+@pytest.mark.root
+def test_packets_longer_than_the_path_are_sent_one_by_one(make_transport: MakeTransport, namespace: str) -> None:
+    set_link("lo", namespace, mtu=1300)
+    transport = make_transport("127.0.0.1", namespace=namespace)
+    recorder = recorded(transport)
+    with udp_in(namespace, "127.0.0.1") as udp:
+        destination = Destination(udp.getsockname())
+        transport.send_batch([(destination, bytes(2000))] * 3)
+        assert [len(udp.recv(65535)) for _ in range(3)] == [2000] * 3
+    assert (recorder.messages, destination.drops) == (4, [])
+
+
+def test_local_address_that_is_gone_costs_a_train_nothing(make_transport: MakeTransport) -> None:
+    transport = make_transport("0.0.0.0")
+    with client() as udp:
+        destination = Destination(udp.getsockname(), IPv4Address("203.0.113.7").packed)
+        transport.send_batch([(destination, bytes([number])) for number in range(3)])
+        assert [udp.recv(100) for _ in range(3)] == [b"\0", b"\1", b"\2"]
+    assert (destination.local, destination.drops) == (None, [])
+
+
+def test_kernel_that_knows_no_trains_is_given_none(
+    make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One that would not know this option either.
+    monkeypatch.setattr("dataplane.transport.udp.UDP_SEGMENT", 9999)
+    transport = make_transport("127.0.0.1")
+    recorder = recorded(transport)
+    with client() as udp:
+        transport.send_batch([(Destination(udp.getsockname()), b"one"), (Destination(udp.getsockname()), b"two")])
+        destination = Destination(udp.getsockname())
+        transport.send_batch([(destination, b"one"), (destination, b"two")])
+        assert [udp.recv(100) for _ in range(4)] == [b"one", b"two"] * 2
+    assert recorder.messages == 4
 
 
 # Addresses and descriptors
@@ -250,6 +360,20 @@ def test_v4_mapped_endpoint_on_a_socket_that_is_ipv6_only_is_a_mismatch(make_tra
     transport = make_transport("::", ipv6_only=True)
     with pytest.raises(AddressFamilyMismatch):
         transport.local_address(IPv6Address("::ffff:192.0.2.1").packed)
+
+
+def test_outlet_for_control_packets_is_a_duplicate_and_closed_with_the_socket() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with bind_udp(IPv4Address("127.0.0.1"), 0) as udp:
+        transport = UdpTransport(1, udp.fileno(), ours.fileno())
+        assert UdpTransport(1, udp.fileno()).control_fd is None
+    assert transport.control_fd not in {None, ours.fileno()}
+    ours.close()
+    assert transport.control is not None
+    assert transport.control.send(b"hello", ("192.0.2.1", 1194), None)
+    transport.close()
+    with theirs:
+        assert (theirs.recv(100)[40:], theirs.recv(100)) == (b"hello", b"")
 
 
 def test_descriptor_that_is_no_udp_socket_is_refused() -> None:

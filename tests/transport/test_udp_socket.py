@@ -12,16 +12,18 @@ from dataplane.transport.udp_socket import (
     BUFFER_BYTES,
     SO_RCVBUFFORCE,
     SO_SNDBUFFORCE,
+    UDP_GRO,
     NotAUdpSocket,
     SocketNotBound,
     UdpSocketInfo,
     bind_udp,
     enlarge_buffers,
     inspect_udp,
+    receive_trains,
 )
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
-from tests.tun.conftest import enable_ipv6, fresh_namespace, tun_in
+from tests.tun.conftest import enable_ipv6, fresh_namespace, tun_in, wait_for_addresses
 
 LOCALHOST = IPv4Address("127.0.0.1")
 
@@ -62,6 +64,7 @@ def test_link_local_address_is_bound_in_its_zone(namespace: str) -> None:
     with tun_in(namespace, "tun0"):
         enable_ipv6(namespace, "tun0")
         set_link("tun0", namespace, addresses=[IPv6Interface("fe80::1/64")])
+        wait_for_addresses(namespace)
         udp = in_network_namespace(namespace, lambda: bind_udp(IPv6Address("fe80::1%tun0"), 0))
         with udp:
             assert udp.getsockname()[3] == get_link("tun0", namespace).index
@@ -98,6 +101,31 @@ def test_buffers_are_as_large_as_allowed_without_cap_net_admin() -> None:
     with Unprivileged(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         enlarge_buffers(udp)
         assert udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == size
+
+
+def test_bound_socket_receives_trains() -> None:
+    with bind_udp(LOCALHOST, 0) as udp:
+        assert udp.getsockopt(socket.IPPROTO_UDP, UDP_GRO) == 1
+
+
+class Refusing(socket.socket):
+    """A socket that refuses all options with one error."""
+
+    error = errno.ENOPROTOOPT
+
+    def setsockopt(self, *_: object) -> None:
+        raise OSError(self.error, os.strerror(self.error))
+
+
+def test_kernel_without_trains_does_without() -> None:
+    with Refusing(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        receive_trains(udp)
+
+
+def test_other_reasons_against_trains_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Refusing, "error", errno.EPERM)
+    with Refusing(socket.AF_INET, socket.SOCK_DGRAM) as udp, pytest.raises(PermissionError):
+        receive_trains(udp)
 
 
 def test_inspection_leaves_the_descriptor_open() -> None:

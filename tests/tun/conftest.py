@@ -47,6 +47,21 @@ def enable_ipv6(namespace: str, interface: str) -> None:
     in_network_namespace(namespace, lambda: path.write_text("0"))
 
 
+def wait_for_addresses(namespace: str) -> None:
+    """Returns once the IPv6 addresses can be bound.
+
+    They are tentative at first, also where nobody could have the same: Linux ends that in a thread of its own.
+    """
+    ifa_f_tentative = 0x40
+
+    def some_are_tentative() -> bool:
+        lines = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+        return any(int(line.split()[4], 16) & ifa_f_tentative for line in lines)
+
+    while in_network_namespace(namespace, some_are_tentative):
+        pass
+
+
 @contextmanager
 def tun_in(namespace: str, name: str, *addresses: str) -> Iterator[int]:
     """A TUN in a namespace, up, with these addresses: its descriptor."""

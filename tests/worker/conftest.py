@@ -1,4 +1,7 @@
-"""A real worker process, the daemon's side of it, and peers at the other end of its sockets."""
+"""A real worker process, the daemon's side of it, and peers at the other end of its sockets.
+
+Every test that has a worker runs on both datapaths.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from typing import Final
 import msgspec
 import pytest
 
-from dataplane.datachannel.aead import DataKey, KeyDirection
+from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.key_direction import KeyDirection
 from dataplane.messages import (
     MAX_MESSAGE,
     AddPeer,
@@ -29,10 +33,10 @@ from dataplane.messages import (
     SwapKeys,
 )
 from dataplane.statistics_page import StatisticsPage, drops_of
-from dataplane.transport.udp_socket import bind_udp
+from dataplane.transport.udp_socket import UDP_SEGMENT, bind_udp
 from dataplane.tun.link import set_link
 from dataplane.tun.network_namespace import in_network_namespace
-from dataplane.vocabulary import Cipher, DropReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DatapathKind, DropReason, KeySlot, Mode
 from tests.tun.conftest import fresh_namespace, ipv4_udp, tun_in, udp_in
 
 ROWS: Final = 8
@@ -88,12 +92,12 @@ class DaemonSide:
 class Worker(DaemonSide):
     """A worker process that is not configured, and the daemon's side of it."""
 
-    def __init__(self, *more_descriptors: int) -> None:
+    def __init__(self, datapath: DatapathKind, *more_descriptors: int) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         super().__init__(ours)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dataplane.worker", "--fd", str(theirs.fileno())],
+                [sys.executable, "-m", "dataplane.worker", "--fd", str(theirs.fileno()), "--datapath", datapath],
                 pass_fds=(theirs.fileno(), *more_descriptors),
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -124,6 +128,8 @@ class FarPeer:
         self.vpn_ipv4 = vpn_ipv4
         self._device = device
         self._address = address
+        self.port = device.port
+        """Of the device's socket that it talks to."""
         self.udp = udp_in(device.namespace, address)
         self._key = far_key(peer_id)
 
@@ -138,19 +144,29 @@ class FarPeer:
 
     def say(self, payload: bytes, source: str | None = None) -> bytes:
         """Sends a UDP datagram through the tunnel to the device's application; the OpenVPN packet that carried it."""
-        packet = ipv4_udp((source or self.vpn_ipv4, 7), self._device.application.getsockname(), payload)
-        return self.send(packet)
+        return self.send(self._device.packet_from(self, payload, source))
 
     def send(self, payload: bytes) -> bytes:
         """Sends something sealed."""
+        sealed = self.seal(payload)
+        self.send_raw(sealed)
+        return sealed
+
+    def seal(self, payload: bytes) -> bytes:
+        """The next OpenVPN packet."""
         sealed = self._key.seal(self.peer_id, payload)
         assert sealed is not None
-        self.send_raw(sealed)
         return sealed
 
     def send_raw(self, datagram: bytes) -> None:
         """Sends something as it is."""
-        self.udp.sendto(datagram, (self._address, self._device.port))
+        self.udp.sendto(datagram, (self._address, self.port))
+
+    def send_train(self, datagrams: list[bytes]) -> None:
+        """Sends datagrams of one size (the last may be shorter) so that they arrive as one."""
+        self.udp.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, len(datagrams[0]))
+        self.send_raw(b"".join(datagrams))
+        self.udp.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
 
     def hear(self) -> bytes:
         """The next packet from the worker, opened."""
@@ -174,10 +190,10 @@ class Device:
         self.port = self.add_socket(1, bound_to)
         return self
 
-    def add_socket(self, socket_id: int, bound_to: str) -> int:
+    def add_socket(self, socket_id: int, bound_to: str, *control_fd: int) -> int:
         """Its port."""
         with in_network_namespace(self.namespace, lambda: bind_udp(ip_address(bound_to), 0)) as udp:
-            self.worker.do(AddSocket(socket_id), udp.fileno())
+            self.worker.do(AddSocket(socket_id), udp.fileno(), *control_fd)
             return int(udp.getsockname()[1])
 
     def add_peer(
@@ -210,6 +226,10 @@ class Device:
         """Has the application send a UDP datagram into the TUN."""
         self.application.sendto(payload, (to, 9))
 
+    def packet_from(self, far: FarPeer, payload: bytes, source: str | None = None) -> bytes:
+        """A UDP datagram from a peer to the application, as IP packet."""
+        return ipv4_udp((source or far.vpn_ipv4, 7), self.application.getsockname(), payload)
+
     def drops(self, row: int, count: int = 1) -> dict[DropReason, int]:
         """What was dropped, once at least `count` packets were."""
         while True:
@@ -241,9 +261,14 @@ def far_key(peer_id: int) -> DataKey:
     return DataKey(0, Cipher.AES_GCM, KeyDirection(from_peer, tail_from_peer), KeyDirection(to_peer, tail_to_peer))
 
 
+@pytest.fixture(params=list(DatapathKind))
+def datapath_kind(request: pytest.FixtureRequest) -> DatapathKind:
+    return DatapathKind(request.param)
+
+
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    running = Worker()
+def worker(datapath_kind: DatapathKind) -> Iterator[Worker]:
+    running = Worker(datapath_kind)
     yield running
     running.stop()
 

@@ -159,8 +159,32 @@ def test_descriptors_that_a_command_does_not_take_are_closed(device: Device) -> 
 
 def test_worker_keeps_one_descriptor_of_each_thing(device: Device) -> None:
     held = sorted(str(path.readlink()).partition(":")[0] for path in device.worker.held())
-    # The memfd is mmap's own; the sockets are the command channel and socket 1.
-    assert held == ["/dev/net/tun", "/memfd", "anon_inode", "socket", "socket"]
+    # The memfd is mmap's own; loop and packet path have an epoll each; the sockets: the command channel and socket 1.
+    assert held == ["/dev/net/tun", "/memfd", "anon_inode", "anon_inode", "socket", "socket"]
+
+
+def test_removed_socket_leaves_no_descriptor(device: Device) -> None:
+    before = len(device.worker.held())
+    outlet, far_outlet = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with outlet, far_outlet:
+        device.add_socket(2, "127.0.0.1", outlet.fileno())
+    during = len(device.worker.held())
+    device.worker.do(RemoveSocket(2))
+    assert (during, len(device.worker.held())) == (before + 2, before)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_socket_comes_with_one_descriptor_or_two(device: Device, count: int) -> None:
+    with bind_udp(IPv4Address("127.0.0.1"), 0) as udp:
+        assert device.worker.ask(AddSocket(2), *[udp.fileno()] * count).error == "INTERNAL"
+
+
+def test_control_outlet_that_is_none_is_refused_whole(device: Device) -> None:
+    before = len(device.worker.held())
+    with bind_udp(IPv4Address("127.0.0.1"), 0) as udp:
+        assert device.worker.ask(AddSocket(2), udp.fileno(), udp.fileno()).error == "INTERNAL"
+    assert device.worker.ask(RemoveSocket(2)).error == "SOCKET_NOT_FOUND"
+    assert len(device.worker.held()) == before
 
 
 # Peers and keys

@@ -1,11 +1,31 @@
 from __future__ import annotations
 
+import os
+import socket
+from typing import Any
+
 import msgspec
 import pytest
 
-from dataplane.messages import Request, SwapKeys
-from dataplane.vocabulary import Column
-from tests.worker.conftest import Device, Worker
+from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.peer import Peer
+from dataplane.messages import (
+    Configure,
+    DeleteKey,
+    FromWorker,
+    PeerExpired,
+    PeerFloated,
+    RemovePeer,
+    Reply,
+    Request,
+    SwapKeys,
+)
+from dataplane.statistics_page import StatisticsPage
+from dataplane.vocabulary import Column, KeySlot, Mode
+from dataplane.worker.command_channel import CommandChannel
+from dataplane.worker.datapath import Datapath
+from dataplane.worker.loop import Loop
+from tests.worker.conftest import ROWS, DaemonSide, Device, Worker, install_key
 
 
 def test_message_that_is_no_request_ends_nothing(worker: Worker) -> None:
@@ -58,3 +78,51 @@ def test_counters_are_settled_when_a_reply_comes(device: Device) -> None:
     device.application.recv(100)
     device.worker.settle()
     assert device.page.snapshot(1)[Column.VPN_RX_PACKETS] == 1
+
+
+@pytest.mark.root
+def test_packet_that_came_before_its_key_is_delivered_when_the_key_comes(device: Device) -> None:
+    far = device.add_peer(1)
+    device.worker.do(DeleteKey(1, KeySlot.PRIMARY))
+    far.move()
+    far.say(b"early, from elsewhere")
+    device.worker.do(install_key(1))
+    assert device.worker.event() == PeerFloated(1, 101, far.endpoint, 1)
+    assert device.application.recv(100) == b"early, from elsewhere"
+
+
+class ScriptedPath:
+    """A packet path, and its data channel, to which something happens by a command alone."""
+
+    def __init__(self) -> None:
+        self.channel = self
+        self.messages: list[FromWorker] = []
+
+    def serve(self) -> bool:
+        return True
+
+    def run_timers(self) -> None:
+        pass
+
+    def remove_peer(self, peer_id: int) -> None:
+        self.messages.append(PeerExpired(peer_id, uid=5))
+
+    def take_messages(self) -> list[FromWorker]:
+        taken = self.messages.copy()
+        self.messages.clear()
+        return taken
+
+
+def test_what_a_command_brought_about_is_told_in_the_same_round() -> None:
+    path: Any = ScriptedPath()
+    datapath = Datapath(lambda *_: path, Peer, DataKey, lambda *_: path)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    loop = Loop(CommandChannel(theirs.detach()), datapath)
+    page_fd = StatisticsPage.create_memfd(ROWS)
+    daemon = DaemonSide(ours)
+    for command, descriptors in ((Configure("device", Mode.MP, ROWS), [page_fd, page_fd]), (RemovePeer(1), [])):
+        daemon.send(msgspec.msgpack.encode(Request(1, command)), *descriptors)
+        loop._round()
+    assert [daemon.reply(), daemon.reply(), daemon.event()] == [Reply(1), Reply(1), PeerExpired(1, 5)]
+    os.close(page_fd)
+    ours.close()

@@ -7,9 +7,16 @@ import subprocess
 import sys
 
 from dataplane.messages import Stop
+from dataplane.vocabulary import DatapathKind
 from tests.worker.conftest import DaemonSide, Worker
 
 FORBIDDEN = {"grpc", "google", "asyncio", "structlog", "pyroute2"}
+READABLE = {
+    "cryptography",
+    "dataplane.datachannel.aead",
+    "dataplane.datachannel.channel",
+    "dataplane.worker.packet_path",
+}
 
 PARENT = """
 import os, socket, subprocess, sys
@@ -22,10 +29,34 @@ os.read(0, 1)
 """
 
 
-def test_worker_imports_nothing_of_the_control_side() -> None:
-    program = "import dataplane.worker.__main__, sys; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert FORBIDDEN & {module.split(".")[0] for module in modules.split()} == set()
+def modules_of_a_worker(datapath: DatapathKind) -> set[str]:
+    """What it has imported when it is about to wait for commands."""
+    program = """
+import sys
+from dataplane.vocabulary import DatapathKind
+from dataplane.worker import __main__
+__main__.load_datapath(DatapathKind(sys.argv[1]))
+print(*sys.modules)
+"""
+    command = [sys.executable, "-c", program, datapath]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_worker_imports_nothing_of_the_control_side(datapath_kind: DatapathKind) -> None:
+    modules = modules_of_a_worker(datapath_kind)
+    assert FORBIDDEN & {module.split(".")[0] for module in modules} == set()
+
+
+def test_worker_imports_the_data_channel_of_its_datapath_alone() -> None:
+    readable, compiled = map(modules_of_a_worker, (DatapathKind.PYTHON, DatapathKind.COMPILED))
+    assert (READABLE & readable, READABLE & compiled) == (READABLE, set())
+    assert not any(name.startswith("dataplane.fastpath") for name in readable)
+
+
+def test_datapath_that_does_not_exist_is_refused() -> None:
+    command = [sys.executable, "-m", "dataplane.worker", "--fd", "0", "--datapath", "no-such-thing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no-such-thing" in done.stderr) == (2, True)
 
 
 def test_stop_is_answered_before_the_worker_ends(worker: Worker) -> None:

@@ -3,19 +3,14 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from array import array
 from collections.abc import Iterator
 from ipaddress import IPv4Address
-from itertools import pairwise
-from select import EPOLLERR, EPOLLIN, epoll, select
 
 import pytest
 
-from dataplane.datachannel.channel import DataChannel, Peer
-from dataplane.datachannel.wire import KEEPALIVE, OPCODE_DATA_V2, PACKET_ID_MAX
+from dataplane.datachannel.wire import KEEPALIVE
 from dataplane.messages import (
     DeviceClosed,
-    KeyExhausted,
     PeerExpired,
     PeerFloated,
     RemovePeer,
@@ -23,13 +18,12 @@ from dataplane.messages import (
     UpdatePeer,
 )
 from dataplane.statistics_page import DEVICE_ROW, drops_of
-from dataplane.transport.udp import UdpTransport
-from dataplane.tun.device import TunDevice
+from dataplane.transport.udp_socket import UDP_SEGMENT
 from dataplane.tun.link import set_link
-from dataplane.vocabulary import ROW_WORDS, Column, DropReason, KeySlot, Mode
-from dataplane.worker.packet_path import BATCH, PacketPath
-from tests.tun.conftest import delete_link, ipv4, tun_in, udp_in
-from tests.worker.conftest import HOST, Device, far_key, near_key
+from dataplane.vocabulary import Column, DropReason, Mode
+from tests.tun.conftest import delete_link, udp_in
+from tests.tun.packets import UDP, Packet
+from tests.worker.conftest import Device, FarPeer
 
 pytestmark = pytest.mark.root
 
@@ -139,6 +133,112 @@ def test_device_that_is_down_costs_packets_but_is_served_again_when_up(device: D
     assert device.drops(1) == {DropReason.RX_TUN_WRITE_FAILED: 1}
 
 
+# Trains and control packets, through a real worker
+
+
+def test_every_packet_of_a_train_reaches_the_application(device: Device) -> None:
+    far = device.add_peer(1)
+    said = [str(number).encode() for number in range(10, 40)]
+    far.send_train([far.seal(device.packet_from(far, payload)) for payload in said])
+    assert [device.application.recv(100) for _ in said] == said
+
+
+def test_forged_and_replayed_packets_in_a_train_cost_only_themselves(device: Device) -> None:
+    far = device.add_peer(1)
+    sealed = [far.seal(device.packet_from(far, bytes([number]))) for number in range(10)]
+    sealed[3] = sealed[3][:-1] + bytes([sealed[3][-1] ^ 1])
+    sealed[7] = sealed[5]
+    far.send_train(sealed)
+    assert [device.application.recv(100)[0] for _ in range(8)] == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert device.drops(1, count=2) == {DropReason.RX_DECRYPT_FAILED: 1, DropReason.RX_REPLAYED: 1}
+
+
+def test_packets_that_were_joined_for_the_device_are_counted_one_by_one(device: Device) -> None:
+    far = device.add_peer(1)
+    first = Packet(protocol=UDP, ports=(7, device.application.getsockname()[1]), payload=bytes(1000))
+    row = [first.with_(identification=number) for number in range(3)]
+    far.send_train([far.seal(packet.pack()) for packet in row])
+    assert [device.application.recv(2000) for _ in row] == [bytes(1000)] * 3
+    device.worker.settle()
+    counters = device.page.snapshot(1)
+    assert (counters[Column.VPN_RX_PACKETS], counters[Column.VPN_RX_BYTES]) == (3, 3 * 1028)
+
+
+def test_frame_of_many_packets_reaches_the_peer_as_these(device: Device) -> None:
+    far = device.add_peer(1)
+    device.application.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 100)
+    device.say(bytes(450), to=far.vpn_ipv4)
+    assert [len(far.hear()) for _ in range(5)] == [128] * 4 + [78]
+    device.worker.settle()
+    counters = device.page.snapshot(1)
+    assert (counters[Column.VPN_TX_PACKETS], counters[Column.VPN_TX_BYTES]) == (5, 590)
+
+
+P_CONTROL_V1 = bytes([4 << 3])
+P_DATA_V1 = bytes([6 << 3])
+
+
+@pytest.fixture
+def outlet() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The worker's end and the control plane's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    theirs.settimeout(10)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def far_peer_beside_a_control_plane(device: Device, outlet: socket.socket) -> FarPeer:
+    """Peer 1 on a socket that has a control outlet."""
+    port = device.add_socket(2, "127.0.0.1", outlet.fileno())
+    far = device.add_peer(1, socket_id=2)
+    far.port = port
+    return far
+
+
+def test_control_packets_reach_the_control_plane_with_their_source(
+    device: Device, outlet: tuple[socket.socket, socket.socket]
+) -> None:
+    far = far_peer_beside_a_control_plane(device, outlet[0])
+    for packet in (P_CONTROL_V1 + b"hello", P_DATA_V1 + bytes(100)):
+        far.send_raw(packet)
+        message = outlet[1].recv(1000)
+        mapped = b"\0" * 10 + b"\xff\xff" + IPv4Address("127.0.0.1").packed
+        assert message == b"\x04\0" + far.endpoint.port.to_bytes(2, "big") + bytes(4) + mapped + mapped + packet
+    far.say(b"data")
+    assert device.application.recv(100) == b"data"
+    device.worker.settle()
+    assert drops_of(device.page.snapshot(DEVICE_ROW)) == {}
+
+
+def test_control_packets_inside_a_train_of_data_are_picked_out(
+    device: Device, outlet: tuple[socket.socket, socket.socket]
+) -> None:
+    far = far_peer_beside_a_control_plane(device, outlet[0])
+    train = [far.seal(device.packet_from(far, bytes([number]))) for number in range(10)]
+    for number in (0, 4, 9):
+        train[number] = P_CONTROL_V1 + bytes([number]) * (len(train[number]) - 1)
+    far.send_train(train)
+    assert [outlet[1].recv(1000)[40:] for _ in range(3)] == [train[number] for number in (0, 4, 9)]
+    assert [device.application.recv(100)[0] for _ in range(7)] == [1, 2, 3, 5, 6, 7, 8]
+
+
+def test_empty_datagram_is_no_control_packet(device: Device, outlet: tuple[socket.socket, socket.socket]) -> None:
+    far = far_peer_beside_a_control_plane(device, outlet[0])
+    far.send_raw(b"")
+    assert device.drops(DEVICE_ROW) == {DropReason.RX_TRUNCATED: 1}
+
+
+def test_control_packet_for_which_there_is_no_room_is_a_drop(
+    device: Device, outlet: tuple[socket.socket, socket.socket]
+) -> None:
+    far = far_peer_beside_a_control_plane(device, outlet[0])
+    outlet[1].close()
+    far.send_raw(P_CONTROL_V1 + bytes(30))
+    far.say(b"data")
+    assert device.application.recv(100) == b"data"
+    assert device.drops(DEVICE_ROW) == {DropReason.RX_CONTROL_QUEUE_FULL: 1}
+
+
 # Events, from a real worker
 
 
@@ -185,125 +285,3 @@ def test_deleted_interface_is_told_once_and_commands_still_work(device: Device) 
     for command in (UpdatePeer(1, keepalive_interval_s=1), RemovePeer(1), RemovePeer(2), RemoveSocket(1)):
         device.worker.do(command)
     device.worker.do(RemoveSocket(2))
-
-
-# What epoll reports for ever must not be watched for ever; in this process
-
-
-class Bench:
-    """A packet path over a TUN and one UDP socket, and its epoll."""
-
-    def __init__(self, namespace: str, tun_fd: int) -> None:
-        self.poller = epoll()
-        self.tun = TunDevice(tun_fd)
-        self.row = array("Q", bytes(ROW_WORDS * 8))
-        self.path = PacketPath(DataChannel(Mode.MP, self.row), self.tun, self.poller)
-        self.application = udp_in(namespace, HOST)
-        self.udp = udp_in(namespace, "127.0.0.1")
-        self.transport = UdpTransport(1, self.udp.fileno())
-        self.path.add_transport(self.transport)
-        self.far = udp_in(namespace, "127.0.0.1")
-
-    def add_peer(self) -> Peer:
-        vpn_ipv4 = IPv4Address("10.8.0.11").packed
-        peer = Peer(peer_id=1, uid=101, socket_id=1, remote=self.far.getsockname(), row=self.row, vpn_ipv4=vpn_ipv4)
-        self.path.channel.add_peer(peer, 0)
-        self.path.install_key(1, KeySlot.PRIMARY, near_key(1))
-        return peer
-
-    def round(self) -> None:
-        """Waits until something is reported, and serves it."""
-        reported = self.poller.poll(10)
-        assert reported
-        for fd, mask in reported:
-            self.path.serve(fd, mask)
-
-    def is_quiet(self) -> bool:
-        """Whether nothing is reported."""
-        return self.poller.poll(0) == []
-
-
-@pytest.fixture
-def bench(namespace: str) -> Iterator[Bench]:
-    with tun_in(namespace, "tun0", f"{HOST}/24") as tun_fd:
-        yield Bench(namespace, tun_fd)
-
-
-def test_deleted_interface_is_reported_once(namespace: str, bench: Bench) -> None:
-    delete_link(namespace, "tun0")
-    bench.far.sendto(b"unread", bench.udp.getsockname())
-    bench.round()
-    assert bench.is_quiet()
-    assert bench.path.take_messages() == [DeviceClosed(errno.EBADFD)]
-
-
-def test_interface_found_gone_by_a_read_is_told_as_well(namespace: str, bench: Bench) -> None:
-    delete_link(namespace, "tun0")
-    bench.path.serve(bench.tun.fd, 0)
-    assert bench.path.take_messages() == [DeviceClosed(errno.EBADFD)]
-
-
-def test_socket_that_its_owner_shut_down_is_reported_once(bench: Bench) -> None:
-    with pytest.raises(OSError, match="not connected"):  # nevertheless it is shut down
-        bench.udp.shutdown(socket.SHUT_RDWR)
-    bench.round()
-    assert bench.is_quiet()
-
-
-def test_error_of_a_socket_is_reported_once(bench: Bench) -> None:
-    ip_recverr = 11
-    bench.udp.setsockopt(socket.IPPROTO_IP, ip_recverr, 1)
-    nobody = bench.far.getsockname()
-    bench.far.close()
-    bench.udp.sendto(b"is anybody there", nobody)
-    assert bench.poller.poll(10) == [(bench.transport.fd, EPOLLERR)]
-    bench.round()
-    assert bench.is_quiet()
-
-
-def test_socket_removed_while_its_owner_keeps_it_open_is_reported_no_more(bench: Bench) -> None:
-    bench.path.remove_transport(bench.transport)
-    bench.far.sendto(b"for the owner", bench.udp.getsockname())
-    assert select([bench.udp], [], [], 10)[0] == [bench.udp]
-    assert bench.is_quiet()
-
-
-def test_one_source_gets_one_batch_a_round(bench: Bench) -> None:
-    total = 2 * BATCH
-    for _ in range(total):
-        bench.far.sendto(b"garbage", bench.udp.getsockname())
-    counts = [0]
-    while counts[-1] < total:
-        bench.round()
-        counts.append(bench.row[Column.DROPS + DropReason.RX_TRUNCATED])
-    assert max(after - before for before, after in pairwise(counts)) <= BATCH
-
-
-def test_tun_is_read_after_a_write_without_another_wake_up(bench: Bench) -> None:
-    bench.add_peer()
-    sealed = far_key(1).seal(1, ipv4("10.8.0.11", HOST, socket.IPPROTO_UDP, bytes(8)))
-    assert sealed is not None
-    bench.far.sendto(sealed, bench.udp.getsockname())
-    bench.application.sendto(b"hello", ("10.8.0.11", 9))
-    for ready in (bench.udp.fileno(), bench.tun.fd):
-        assert select([ready], [], [], 10)[0] == [ready]
-    bench.path.serve(bench.transport.fd, EPOLLIN)
-    assert bench.far.recv(100)[0] >> 3 == OPCODE_DATA_V2
-
-
-def test_exhausted_key_is_told(bench: Bench) -> None:
-    peer = bench.add_peer()
-    assert peer.keys.primary is not None
-    peer.keys.primary.sent = PACKET_ID_MAX
-    bench.application.sendto(b"one too many", ("10.8.0.11", 9))
-    bench.round()
-    assert bench.path.take_messages() == [KeyExhausted(1, 101, 0)]
-
-
-def test_nothing_is_due_when_the_device_is_gone(namespace: str, bench: Bench) -> None:
-    bench.add_peer()
-    bench.path.channel.set_keepalive(1, 1, 1, 0)
-    before = bench.path.next_deadline_ns()
-    delete_link(namespace, "tun0")
-    bench.round()
-    assert (before, bench.path.next_deadline_ns()) == (1_000_000_000, None)

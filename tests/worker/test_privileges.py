@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dataplane.vocabulary import DatapathKind
 from tests.worker.conftest import Worker
 
 CAPABILITY_SETS = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
@@ -49,9 +50,9 @@ def test_running_worker_is_one_thread_for_which_capset_speaks(worker: Worker) ->
 
 
 @pytest.mark.root
-def test_running_worker_holds_no_descriptor_that_it_was_not_meant_to_have() -> None:
+def test_running_worker_holds_no_descriptor_that_it_was_not_meant_to_have(datapath_kind: DatapathKind) -> None:
     with Path("/dev/null").open() as stray:
-        worker = Worker(stray.fileno())
+        worker = Worker(datapath_kind, stray.fileno())
     try:
         worker.settle()
         kinds = sorted(str(path.readlink()).partition(":")[0] for path in worker.held())

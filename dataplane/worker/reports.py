@@ -1,0 +1,24 @@
+"""What the data channel tells, as messages to the daemon. Both packet paths report through here.
+
+Knows outcomes and messages. Must not know how they come and go.
+"""
+
+from __future__ import annotations
+
+from dataplane.datachannel.outcomes import Event, Floated
+from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.transport.sockaddr import from_sockaddr
+from dataplane.worker.datapath import Peer
+
+
+def event_report(event: Event) -> PeerFloated | KeyExhausted:
+    """The message of an event."""
+    peer = event.peer
+    if isinstance(event, Floated):
+        return PeerFloated(peer.peer_id, peer.uid, Endpoint(*from_sockaddr(peer.remote)), peer.socket_id)
+    return KeyExhausted(peer.peer_id, peer.uid, event.key_id)
+
+
+def expiry_report(peer: Peer) -> PeerExpired:
+    """The message that a peer expired."""
+    return PeerExpired(peer.peer_id, peer.uid)
