@@ -2,8 +2,12 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from dataplane.fastpath.replay_window cimport ReplayWindow, WindowState
+from dataplane.fastpath.replay_window cimport WindowState
 from dataplane.fastpath.span cimport Span
+
+cdef extern from "<openssl/params.h>" nogil:
+    ctypedef struct OSSL_PARAM:
+        void* data
 
 cdef extern from "<openssl/evp.h>" nogil:
     ctypedef struct EVP_CIPHER_CTX
@@ -15,6 +19,7 @@ cdef enum:
 cdef struct Direction:
     EVP_CIPHER_CTX* context  # key set up once; a packet renews the nonce only
     uint8_t nonce[12]  # packet_id, nonce tail
+    OSSL_PARAM tag[2]  # where the tag stands, as libcrypto wants to be told, and the end of the list
 
 cdef struct KeyState:
     uint32_t sent
@@ -25,7 +30,8 @@ cdef struct KeyState:
     WindowState window
 
 # Takes the next packet-id and makes a DATA_V2 packet to peer_id of the payload that stands from byte OVERHEAD of
-# `datagram` on. False: no packet-id is left, and nothing was touched.
+# `datagram` on. False: no packet-id is left, and the bytes must not be sent; should libcrypto ever refuse, none is left
+# from then on.
 cdef bint seal(KeyState* key, uint32_t peer_id, Span datagram) noexcept nogil
 # Decrypts a DATA_V2 packet (OVERHEAD bytes at least) in place, payload from byte OVERHEAD on. False: not authentic; the
 # payload bytes are garbage then, and must not be used. Leaves the replay window alone.

@@ -4,7 +4,8 @@ from libc.stdint cimport uint16_t, uint64_t
 
 from dataplane.fastpath.span cimport Span
 
-# Adds the bytes to a sum. An odd last byte counts as the high half of a word.
+# Adds the bytes, which begin at an even place of what is summed, to a sum: at most 0xffff more. An odd last byte counts
+# as the high half of a word. A sum is a plain number: words may be added to it as get16() reads them.
 cdef uint64_t add_bytes(uint64_t total, Span data) noexcept nogil
 # 16 bits of a sum, not complemented, in host order (put16 writes it as the wire has it).
 cdef uint16_t folded(uint64_t total) noexcept nogil

@@ -1,6 +1,9 @@
 # Socket addresses as the kernel gives and takes them, and as the tuples of the socket module.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    ENDPOINT_KEY_WORDS = 4
 
 cdef struct Endpoint:
     # A sockaddr_in or sockaddr_in6, the bytes behind it zero, and its size: 16 or 28.
@@ -14,6 +17,8 @@ cdef struct LocalAddress:
 
 # Same family, address, port and scope id (flow info does not count).
 cdef bint same_endpoint(const Endpoint* a, const Endpoint* b) noexcept nogil
+# Writes a key of ENDPOINT_KEY_WORDS words for a HashMap: what same_endpoint() compares, and the socket.
+cdef void endpoint_key(uint64_t* key, uint32_t socket_id, const Endpoint* endpoint) noexcept nogil
 # Raises ValueError.
 cdef Endpoint pack_endpoint(object sockaddr) except *
 cdef object unpack_endpoint(const Endpoint* endpoint)

@@ -1,4 +1,4 @@
-# IP packets into frames for the TUN: in-order segments of a flow become one super-packet. Twin of dataplane/tun/merge.py.
+# IP packets into frames for the TUN: in-order segments of a flow become one frame; twin of dataplane/tun/merge.py.
 
 from libc.stdint cimport uint16_t, uint64_t
 from posix.uio cimport iovec
@@ -19,7 +19,8 @@ cdef struct Frame:
     uint16_t packets
     uint64_t size
 
-# tcp, udp: what may be merged. virtio_header: whether frames begin with one. Raises MemoryError.
+# tcp, udp: what may be merged. virtio_header: whether frames begin with one; without, nothing is merged. Raises
+# MemoryError.
 cdef Merger* new_merger(bint tcp, bint udp, bint virtio_header) except NULL
 cdef void free_merger(Merger* merger) noexcept nogil
 # Adds a packet, whose bytes must stay until the frames were written, and may be changed. False: the Merger is full, and

@@ -4,15 +4,15 @@ from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
     ACCEPTED = -1
-    WINDOW_WORDS = 32
+    RING_WORDS = 64
 
 cdef struct WindowState:
     uint32_t highest
     uint32_t floor
     uint64_t expire_ns
-    uint64_t seen[WINDOW_WORDS]  # a ring: id n is bit n % 2048
+    uint64_t seen[RING_WORDS]  # id n is bit n % 64 of word n / 64 % RING_WORDS
 
-# ACCEPTED, or the DropReason.
+# ACCEPTED, or the DropReason. A window that is all zero is an empty one. Call it after authentication only.
 cdef int accept(WindowState* window, uint32_t packet_id, uint64_t now_ns) noexcept nogil
 
 cdef class ReplayWindow:

@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 cdef extern from *:
     """
+    #include <endian.h>
     #include <stdint.h>
     #include <stdlib.h>
     #include <string.h>
@@ -35,17 +36,17 @@ cdef extern from *:
     }
     static inline uint8_t ovpn_get8(ovpn_span s, size_t i) { return *ovpn_checked(s, i, 1); }
     static inline uint16_t ovpn_get16(ovpn_span s, size_t i) {
-        uint16_t v; memcpy(&v, ovpn_checked(s, i, 2), 2); return __builtin_bswap16(v);
+        uint16_t v; memcpy(&v, ovpn_checked(s, i, 2), 2); return be16toh(v);
     }
     static inline uint32_t ovpn_get32(ovpn_span s, size_t i) {
-        uint32_t v; memcpy(&v, ovpn_checked(s, i, 4), 4); return __builtin_bswap32(v);
+        uint32_t v; memcpy(&v, ovpn_checked(s, i, 4), 4); return be32toh(v);
     }
     static inline void ovpn_put8(ovpn_span s, size_t i, uint8_t v) { *ovpn_checked(s, i, 1) = v; }
     static inline void ovpn_put16(ovpn_span s, size_t i, uint16_t v) {
-        v = __builtin_bswap16(v); memcpy(ovpn_checked(s, i, 2), &v, 2);
+        v = htobe16(v); memcpy(ovpn_checked(s, i, 2), &v, 2);
     }
     static inline void ovpn_put32(ovpn_span s, size_t i, uint32_t v) {
-        v = __builtin_bswap32(v); memcpy(ovpn_checked(s, i, 4), &v, 4);
+        v = htobe32(v); memcpy(ovpn_checked(s, i, 4), &v, 4);
     }
     static inline void ovpn_put(ovpn_span s, size_t i, ovpn_span from) {
         if (from.size) memcpy(ovpn_checked(s, i, from.size), from.at, from.size);

@@ -1,7 +1,7 @@
 """Feeds the data channel arbitrary and half-genuine packets: python tests/fuzz/fuzz_wire.py -max_total_time=60.
 
 Nothing may raise, and no packet may vanish: each one is dropped for one reason, or goes through, or is a keepalive.
-A batch must do what its packets would have done one by one.
+A batch must do what its packets would have done one by one, and the compiled channel what the readable one does.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ import atheris
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 with atheris.instrument_imports(include=["dataplane"]):
-    from dataplane.datachannel.aead import DataKey, KeyDirection
-    from dataplane.datachannel.channel import DataChannel, Datagram, Peer, SockAddr
+    import dataplane.fastpath.aead as compiled_aead
+    import dataplane.fastpath.channel as compiled
+
+    from dataplane.datachannel import aead as readable_aead
+    from dataplane.datachannel import channel as readable
+    from dataplane.datachannel.datagram import Datagram, SockAddr
     from dataplane.datachannel.early_packets import HOLD_NS
+    from dataplane.datachannel.key_direction import KeyDirection
     from dataplane.datachannel.wire import KEEPALIVE
     from dataplane.statistics_page import drops_of
     from dataplane.vocabulary import ROW_WORDS, Cipher, KeySlot, Mode
@@ -31,11 +36,13 @@ AEAD = AESGCM(SECRET)
 class Device:
     """A channel with the peers 1 and 2 (in P2P mode only 1); peer 2 has keys in both slots."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, *, is_compiled: bool) -> None:
+        channel = compiled if is_compiled else readable
+        data_key = compiled_aead.DataKey if is_compiled else readable_aead.DataKey
         self.rows = [array("Q", bytes(ROW_WORDS * 8)) for _ in range(3)]
-        self.channel = DataChannel(mode, self.rows[0])
+        self.channel = channel.DataChannel(mode, self.rows[0])
         for peer_id in (1, 2) if mode is Mode.MP else (1,):
-            peer = Peer(
+            peer = channel.Peer(
                 peer_id=peer_id,
                 uid=peer_id,
                 socket_id=0,
@@ -46,7 +53,7 @@ class Device:
             self.channel.add_peer(peer, 0)
             for slot in list(KeySlot)[:peer_id]:
                 material = KeyDirection(SECRET, TAIL)
-                self.channel.install_key(peer_id, slot, DataKey(int(slot), Cipher.AES_GCM, material, material), 0)
+                self.channel.install_key(peer_id, slot, data_key(int(slot), Cipher.AES_GCM, material, material), 0)
 
     def drops(self) -> int:
         """Packets dropped so far."""
@@ -57,6 +64,10 @@ class Device:
         opened = self.channel.open_batch(socket_id, datagrams, 1)
         self.channel.run_timers(1 + HOLD_NS)  # so that nothing is kept for a key to come
         return [(peer.peer_id, packet) for peer, packet in opened]
+
+    def events(self) -> list[tuple[type, int]]:
+        """What happened, by peer_id."""
+        return [(type(event), event.peer.peer_id) for event in self.channel.take_events()]
 
 
 def inner_packet(data: atheris.FuzzedDataProvider) -> bytes:
@@ -85,8 +96,9 @@ def datagram_of(data: atheris.FuzzedDataProvider) -> tuple[bytes, bool]:
 
 
 def check_receiving(data: atheris.FuzzedDataProvider, mode: Mode) -> None:
-    """Opens some datagrams as a batch on one device, and one by one on its twin."""
-    batched, single = Device(mode), Device(mode)
+    """Opens some datagrams as a batch on a compiled and a readable device, and one by one on another."""
+    batched, twin = Device(mode, is_compiled=True), Device(mode, is_compiled=False)
+    single = Device(mode, is_compiled=False)
     socket_id = data.ConsumeIntInRange(0, 1)
     batch: list[Datagram] = []
     opened_singly = []
@@ -99,16 +111,18 @@ def check_receiving(data: atheris.FuzzedDataProvider, mode: Mode) -> None:
         consumed = 1 - len(opened) - (single.drops() - drops_before)
         assert consumed == 0 or (consumed == 1 and may_be_keepalive), "a packet vanished or was counted twice"
         opened_singly += opened
-    assert batched.open(socket_id, batch) == opened_singly
-    assert batched.rows == single.rows
-    assert len(batched.channel.take_events()) == len(single.channel.take_events())
+    assert batched.open(socket_id, batch) == twin.open(socket_id, batch) == opened_singly
+    assert batched.rows == twin.rows == single.rows
+    assert batched.events() == twin.events() == single.events()
 
 
 def check_sending(data: atheris.FuzzedDataProvider, mode: Mode) -> None:
     """Seals some packets; what comes out opens again and is in order a part of what went in."""
-    device = Device(mode)
+    device, twin = Device(mode, is_compiled=True), Device(mode, is_compiled=False)
     packets = [inner_packet(data) for _ in range(data.ConsumeIntInRange(0, 12))]
     sealed = [datagram for _, datagram in device.channel.seal_batch(packets, 1)]
+    assert sealed == [datagram for _, datagram in twin.channel.seal_batch(packets, 1)]
+    assert device.rows == twin.rows
     assert len(sealed) + device.drops() == len(packets)
     remaining = iter(packets)
     for datagram in sealed:

@@ -1,0 +1,23 @@
+# From the TUN to the sockets.
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from dataplane.fastpath.channel cimport DataChannel
+from dataplane.fastpath.span cimport Span
+from dataplane.fastpath.split cimport Split
+from dataplane.fastpath.udp_send cimport UdpSender
+from dataplane.fastpath.udp_socket cimport UdpSockets
+
+cdef enum:
+    FRAMES = 64  # taken in one go, before others get their turn
+
+cdef class DeviceToLink:
+    cdef DataChannel channel
+    cdef UdpSender sender
+    cdef int tun_fd
+    cdef bint virtio_header
+    cdef uint8_t* frame
+    cdef Split split
+    # Moves a batch of frames of the TUN; how many came, or the negative errno with which the TUN is gone.
+    cdef int move(self, UdpSockets sockets, uint64_t now_ns) noexcept nogil
+    cdef void _move_frame(self, Span frame, UdpSockets sockets, uint64_t now_ns) noexcept nogil

@@ -1,0 +1,23 @@
+# From the sockets to the TUN.
+
+from libc.stdint cimport uint64_t
+
+from dataplane.fastpath.channel cimport DataChannel, PeerState
+from dataplane.fastpath.merge cimport Merger
+from dataplane.fastpath.span cimport Span
+from dataplane.fastpath.udp_receive cimport Datagram, UdpReceiver
+from dataplane.fastpath.udp_socket cimport UdpSocket
+
+cdef class LinkToDevice:
+    cdef DataChannel channel
+    cdef UdpReceiver receiver
+    cdef Merger* merger
+    cdef int tun_fd
+    # Moves a batch of datagrams of a socket; how many OpenVPN packets came. is_full: more may be waiting.
+    cdef unsigned int move(self, UdpSocket* udp, uint64_t now_ns, bint* is_full) noexcept nogil
+    # private
+    cdef unsigned int _move_segments(self, UdpSocket* udp, const Datagram* datagram, uint64_t now_ns) noexcept nogil
+    cdef void _move_segment(self, UdpSocket* udp, const Datagram* datagram, Span segment,
+                            uint64_t now_ns) noexcept nogil
+    cdef void _deliver(self, PeerState* peer, Span packet) noexcept nogil
+    cdef void _write_frames(self) noexcept nogil

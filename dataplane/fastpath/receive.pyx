@@ -1,0 +1,125 @@
+"""Link to device: authenticates DATA_V2 packets and gives out the IP packets inside.
+
+Knows the order of the checks, which is the kernel's (drivers/net/ovpn/io.c), and who is charged for a drop: the peer
+once it is known, else the device. Must not know sockets, the TUN or the clock. The steps and their numbers are those of
+dataplane/datachannel/receive.py. A packet is decrypted where it stands.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from dataplane.fastpath.aead cimport OVERHEAD, KeyState, open_packet
+from dataplane.fastpath.early_packets cimport EarlyPackets
+from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, same_endpoint
+from dataplane.fastpath.events cimport FLOATED, Events
+from dataplane.fastpath.ip_header cimport IpAddress, source_of
+from dataplane.fastpath.key_slots cimport find_key, is_newest
+from dataplane.fastpath.peer cimport PeerState, packets_dropped
+from dataplane.fastpath.peer_table cimport PeerTable
+from dataplane.fastpath.replay_window cimport ACCEPTED, accept
+from dataplane.fastpath.row cimport LAST_RX_NS, LINK_RX_BYTES, Row, count_drops, count_traffic
+from dataplane.fastpath.span cimport Span, behind, equal, get8, get32, span_of
+
+from dataplane.datachannel import wire
+from dataplane.vocabulary import PEER_ID_UNDEF as _PEER_ID_UNDEF
+from dataplane.vocabulary import DropReason
+
+cdef uint8_t OPCODE_DATA_V2 = wire.OPCODE_DATA_V2
+cdef uint8_t KEY_ID_MASK = wire.KEY_ID_MAX
+cdef size_t DATAGRAM_MAX = wire.DATAGRAM_MAX
+cdef uint32_t PEER_ID_UNDEF = _PEER_ID_UNDEF
+cdef bytes KEEPALIVE_BYTES = wire.KEEPALIVE
+cdef Span KEEPALIVE = span_of(<uint8_t*><char*>KEEPALIVE_BYTES, len(KEEPALIVE_BYTES))
+
+cdef int TRUNCATED = DropReason.RX_TRUNCATED
+cdef int NOT_DATA = DropReason.RX_NOT_DATA
+cdef int OVERSIZED = DropReason.RX_OVERSIZED
+cdef int UNKNOWN_PEER = DropReason.RX_UNKNOWN_PEER
+cdef int DECRYPT_FAILED = DropReason.RX_DECRYPT_FAILED
+cdef int NOT_IP = DropReason.RX_NOT_IP
+cdef int SOURCE_CHECK = DropReason.RX_SOURCE_CHECK
+
+
+cdef class Receiver:
+    """The receiving half of a device's data channel."""
+
+    def __cinit__(self, PeerTable peers not None, EarlyPackets early not None, Row device not None,
+                  Events events not None):
+        self.peers = peers
+        self.early = early
+        self.device = device
+        self.events = events
+
+    cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,
+                          uint64_t now_ns, Span* packet, PeerState** peer) noexcept nogil:
+        cdef PeerState* sender = self._find_peer(socket_id, datagram, source)
+        cdef KeyState* key
+        if sender == NULL:
+            return RECEIVED_NOTHING
+        count_traffic(sender.row, LINK_RX_BYTES, 1, datagram.size)
+        key = find_key(sender.keys, get8(datagram, 0) & KEY_ID_MASK)
+        if key == NULL:
+            self.early.keep(sender, socket_id, datagram, source, local, now_ns)
+            return RECEIVED_NOTHING
+        peer[0] = sender
+        return self.open(sender, key, socket_id, datagram, source, local, now_ns, packet)
+
+    cdef Received open(self, PeerState* peer, KeyState* key, uint32_t socket_id, Span datagram, const Endpoint* source,
+                       const LocalAddress* local, uint64_t now_ns, Span* packet) noexcept nogil:
+        cdef uint32_t packet_id = get32(datagram, 4)
+        cdef Span payload = behind(datagram, OVERHEAD)
+        cdef int refusal
+        if not open_packet(key, datagram):
+            packets_dropped(peer, DECRYPT_FAILED, 1)
+            return RECEIVED_NOTHING
+        refusal = accept(&key.window, packet_id, now_ns)
+        if refusal != ACCEPTED:
+            packets_dropped(peer, refusal, 1)
+            return RECEIVED_NOTHING
+        peer.row[LAST_RX_NS] = now_ns
+        self._learn_endpoint(peer, key, packet_id, socket_id, source, local)
+        if equal(payload, KEEPALIVE) or not self._check_inner(peer, payload):
+            return RECEIVED_NOTHING
+        packet[0] = payload
+        return RECEIVED_PACKET
+
+    cdef PeerState* _find_peer(self, uint32_t socket_id, Span datagram, const Endpoint* source) noexcept nogil:
+        cdef PeerState* peer
+        cdef uint32_t peer_id
+        cdef int reason
+        if datagram.size < OVERHEAD:
+            reason = TRUNCATED
+        elif get8(datagram, 0) >> 3 != OPCODE_DATA_V2:
+            reason = NOT_DATA
+        elif datagram.size > DATAGRAM_MAX:
+            reason = OVERSIZED
+        else:
+            peer_id = get32(datagram, 0) & PEER_ID_UNDEF
+            if peer_id == PEER_ID_UNDEF:
+                peer = self.peers.at_endpoint(socket_id, source)
+            else:
+                peer = self.peers.with_id(peer_id)
+            if peer != NULL:
+                return peer
+            reason = UNKNOWN_PEER
+        count_drops(self.device.words, reason, 1)
+        return NULL
+
+    cdef void _learn_endpoint(self, PeerState* peer, KeyState* key, uint32_t packet_id, uint32_t socket_id,
+                              const Endpoint* source, const LocalAddress* local) noexcept nogil:
+        if socket_id != peer.socket_id or not same_endpoint(source, &peer.remote):
+            if not is_newest(peer.keys, key, packet_id):
+                return
+            self.peers.move(peer, socket_id, source)
+            self.events.note(peer, FLOATED)
+        if local.size:
+            peer.local = local[0]
+
+    cdef bint _check_inner(self, PeerState* peer, Span payload) noexcept nogil:
+        cdef IpAddress source = source_of(payload)
+        if not source.size:
+            packets_dropped(peer, NOT_IP, 1)
+            return False
+        if self.peers.behind(source) != peer:
+            packets_dropped(peer, SOURCE_CHECK, 1)
+            return False
+        return True

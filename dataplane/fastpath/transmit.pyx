@@ -1,0 +1,73 @@
+"""Device to link: finds the peer of each IP packet and seals it with the peer's primary key.
+
+Knows the order of the checks, which is the kernel's (drivers/net/ovpn/io.c), and who is charged for a drop: the peer
+once it is known, else the device. Must not know sockets, the TUN or the clock. The steps are those of
+dataplane/datachannel/transmit.py. A packet is encrypted where it stands.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from dataplane.fastpath.aead cimport OVERHEAD, KeyState, seal
+from dataplane.fastpath.events cimport Events
+from dataplane.fastpath.ip_header cimport IpAddress, destination_of
+from dataplane.fastpath.key_slots cimport remove_exhausted
+from dataplane.fastpath.peer cimport Peer, PeerState, packets_dropped
+from dataplane.fastpath.peer_table cimport PeerTable
+from dataplane.fastpath.row cimport (
+    LAST_TX_NS, LINK_TX_BYTES, SENT_PRIMARY, VPN_TX_BYTES, Row, count_drops, count_traffic
+)
+from dataplane.fastpath.span cimport Span, span_of
+
+from dataplane.datachannel.wire import KEEPALIVE
+from dataplane.vocabulary import DropReason
+
+cdef int NOT_IP = DropReason.TX_NOT_IP
+cdef int NO_PEER = DropReason.TX_NO_PEER
+cdef int NO_KEY = DropReason.TX_NO_KEY
+cdef int PACKET_ID_EXHAUSTED = DropReason.TX_PACKET_ID_EXHAUSTED
+
+
+cdef class Transmitter:
+    """The sending half of a device's data channel."""
+
+    def __cinit__(self, PeerTable peers not None, Row device not None, Events events not None):
+        self.peers = peers
+        self.device = device
+        self.events = events
+
+    cdef PeerState* route(self, Span packet) noexcept nogil:
+        cdef IpAddress destination = destination_of(packet)
+        cdef PeerState* peer
+        if not destination.size:
+            count_drops(self.device.words, NOT_IP, 1)
+            return NULL
+        peer = self.peers.behind(destination)
+        if peer == NULL:
+            count_drops(self.device.words, NO_PEER, 1)
+        return peer
+
+    cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
+        count_traffic(peer.row, VPN_TX_BYTES, 1, datagram.size - OVERHEAD)
+        return self._seal(peer, datagram, now_ns)
+
+    cdef bytes seal_keepalive(self, Peer peer, uint64_t now_ns):
+        cdef bytearray datagram = bytearray(OVERHEAD) + KEEPALIVE
+        if peer.state.keys.primary == NULL:
+            return None
+        sealed = self._seal(&peer.state, span_of(<uint8_t*><char*>datagram, len(datagram)), now_ns)
+        return bytes(datagram) if sealed else None
+
+    cdef bint _seal(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
+        cdef KeyState* key = peer.keys.primary
+        if key == NULL:
+            packets_dropped(peer, NO_KEY, 1)
+            return False
+        if not seal(key, peer.peer_id, datagram):
+            remove_exhausted(peer.keys)
+            packets_dropped(peer, PACKET_ID_EXHAUSTED, 1)
+            self.events.note(peer, key.key_id)
+            return False
+        count_traffic(peer.row, LINK_TX_BYTES, 1, datagram.size)
+        peer.row[LAST_TX_NS] = now_ns
+        peer.row[SENT_PRIMARY] = key.sent
+        return True

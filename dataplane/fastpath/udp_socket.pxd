@@ -1,0 +1,23 @@
+# The UDP sockets of a packet path: by number, and what each can do.
+
+from libc.stdint cimport uint32_t
+
+cdef struct UdpSocket:
+    uint32_t socket_id
+    int fd
+    int control_fd  # outlet for what is not DATA_V2; -1: none
+    bint has_segmentation  # UDP_SEGMENT is there
+    bint watched  # by epoll
+    UdpSocket* next
+
+cdef class UdpSockets:
+    cdef UdpSocket* first
+    # The descriptors stay the caller's.
+    cdef UdpSocket* add(self, uint32_t socket_id, int fd, int control_fd) except NULL
+    # The socket of this number; NULL: there is none.
+    cdef UdpSocket* find(self, uint32_t socket_id) noexcept nogil
+    # Forgets it.
+    cdef void remove(self, uint32_t socket_id) noexcept nogil
+
+# Takes pending errors off a socket, which otherwise make epoll report EPOLLERR for ever; `limit` queued ones at most.
+cdef void clear_errors(int fd, int limit) noexcept nogil
