@@ -6,11 +6,10 @@ Knows the AEAD ciphers, the nonce and its uniqueness: a packet-id is used up bef
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
+from dataplane.datachannel.key_direction import KeyDirection
 from dataplane.datachannel.replay_window import ReplayWindow
 from dataplane.datachannel.wire import (
     HEAD,
@@ -24,13 +23,7 @@ from dataplane.datachannel.wire import (
 )
 from dataplane.vocabulary import Cipher
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KeyDirection:
-    """Secret material of one direction: cipher_key as Cipher.key_lengths says, nonce_tail of 8 bytes."""
-
-    cipher_key: bytes = field(repr=False)
-    nonce_tail: bytes = field(repr=False)
+__all__ = ["DataKey", "KeyDirection"]
 
 
 class DataKey:

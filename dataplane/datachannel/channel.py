@@ -11,17 +11,18 @@ that is known, else in the device's.
 from __future__ import annotations
 
 from collections.abc import MutableSequence, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.deadlines import Deadlines
-from dataplane.datachannel.early_packets import Datagram, EarlyPackets
-from dataplane.datachannel.peer import Event, Floated, KeyExhausted, Peer, SockAddr
-from dataplane.datachannel.peer_table import PeerExists, PeerTable, UnknownPeer
+from dataplane.datachannel.early_packets import EarlyPackets
+from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, PeerExists, Timers, UnknownPeer
+from dataplane.datachannel.peer import Peer
+from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.receive import Receiver
 from dataplane.datachannel.transmit import Transmitter
-from dataplane.vocabulary import Column, KeySlot, Mode
+from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
 
 __all__ = [
     "DataChannel",
@@ -38,25 +39,19 @@ __all__ = [
 
 _VPN_RX_BYTES: Final = int(Column.VPN_RX_BYTES)
 _VPN_RX_PACKETS: Final = int(Column.VPN_RX_PACKETS)
-
-
-@dataclass(frozen=True, slots=True)
-class Timers:
-    """What was due: keepalives to send, and peers that expired, which are removed already."""
-
-    keepalives: list[tuple[Peer, bytes]]
-    expired: list[Peer]
+_DROPS: Final = int(Column.DROPS)
 
 
 class DataChannel:
     """All peers of a device. device_row counts what is dropped before a peer is known."""
 
-    __slots__ = ("_deadlines", "_early", "_events", "_peers", "_receiver", "_transmitter")
+    __slots__ = ("_deadlines", "_device_row", "_early", "_events", "_peers", "_receiver", "_transmitter")
 
     def __init__(self, mode: Mode, device_row: MutableSequence[int]) -> None:
         self._peers = PeerTable(mode)
         self._deadlines = Deadlines()
-        self._events: list[Event] = []
+        self._device_row = device_row
+        self._events: dict[Event, None] = {}  # each at most once, in order
         self._early = EarlyPackets()
         self._receiver = Receiver(self._peers, self._early, device_row, self._events)
         self._transmitter = Transmitter(self._peers, device_row, self._events)
@@ -133,6 +128,10 @@ class DataChannel:
         row[_VPN_RX_BYTES] += length
         row[_VPN_RX_PACKETS] += 1
 
+    def drop_on_device(self, reason: DropReason) -> None:
+        """Counts a packet that was dropped before a peer was known."""
+        self._device_row[_DROPS + reason] += 1
+
     def seal_batch(self, packets: Sequence[bytes], now_ns: int) -> list[tuple[Peer, bytes]]:
         """Takes IP packets of the device; the DATA_V2 packets to send, in order, each to its peer's socket and remote.
 
@@ -167,8 +166,8 @@ class DataChannel:
         return min((deadline_ns for deadline_ns in deadlines if deadline_ns is not None), default=None)
 
     def take_events(self) -> list[Event]:
-        """What happened since the last call, in order."""
-        taken = self._events.copy()
+        """What happened since the last call, in order. What happened to a peer again is told once."""
+        taken = list(self._events)
         self._events.clear()
         return taken
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dataplane.datachannel.peer import Peer, SockAddr
+from dataplane.datachannel.datagram import Datagram
 from dataplane.datachannel.wire import KEY_ID_MAX
 from dataplane.vocabulary import DropReason
 
-Datagram = tuple[bytes, SockAddr, bytes | None]
-"""OpenVPN packet, source, and the packed local address it came to or None."""
+if TYPE_CHECKING:
+    # The compiled data channel takes the limits from here, and must not load the AEAD behind Peer.
+    from dataplane.datachannel.peer import Peer
 
 HOLD_NS: Final = 500_000_000
 """A key that takes longer than this is not on its way."""

@@ -1,4 +1,4 @@
-"""A peer of a device: who it is, where it is, its keys, its keepalive and its counters; and what may happen to it.
+"""A peer of a device: who it is, where it is, its keys, its keepalive and its counters.
 
 Knows state only. Must not know the tables it stands in (peer_table.py) nor what is done with it; whoever changes
 socket_id, remote, local or the VPN addresses goes through DataChannel, which keeps its tables in step.
@@ -10,12 +10,10 @@ from collections.abc import MutableSequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.keepalive import Keepalive
 from dataplane.datachannel.key_slots import KeySlots
 from dataplane.vocabulary import Column, DropReason
-
-SockAddr = tuple[str, int] | tuple[str, int, int, int]
-"""An address as the socket module gives it; only compared and hashed here."""
 
 _DROPS: Final = int(Column.DROPS)
 
@@ -53,21 +51,3 @@ class Peer:
     def expire_at_ns(self) -> int | None:
         """When it expires if nothing more comes from it; None for never."""
         return self.keepalive.expire_at_ns(self.row[Column.LAST_RX_NS])
-
-
-@dataclass(frozen=True, slots=True)
-class Floated:
-    """An authentic and newest packet came from a new endpoint: peer.remote, peer.socket_id or both have changed."""
-
-    peer: Peer
-
-
-@dataclass(frozen=True, slots=True)
-class KeyExhausted:
-    """The primary key had no packet-id left and was removed, for both directions."""
-
-    peer: Peer
-    key_id: int
-
-
-Event = Floated | KeyExhausted

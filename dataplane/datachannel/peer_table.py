@@ -11,19 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from dataplane.datachannel.peer import Peer, SockAddr
+from dataplane.datachannel.datagram import SockAddr
+from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
+from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.routing import Prefix, RoutingTable
 from dataplane.vocabulary import Mode
 
 _EVERYWHERE: Final[Sequence[Prefix]] = ((bytes(4), 0), (bytes(16), 0))
-
-
-class PeerExists(Exception):
-    """Another peer has this peer_id or VPN address, or is the one peer of a P2P device. Nothing was changed."""
-
-
-class UnknownPeer(LookupError):
-    """No peer has this peer_id."""
 
 
 class PeerTable:

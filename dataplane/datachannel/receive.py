@@ -20,9 +20,11 @@ from collections.abc import MutableSequence, Sequence
 from typing import Final
 
 from dataplane.datachannel.aead import DataKey
-from dataplane.datachannel.early_packets import Datagram, EarlyPackets
+from dataplane.datachannel.datagram import Datagram, SockAddr
+from dataplane.datachannel.early_packets import EarlyPackets
 from dataplane.datachannel.ip_header import source_of
-from dataplane.datachannel.peer import Event, Floated, Peer, SockAddr
+from dataplane.datachannel.outcomes import Event, Floated
+from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.wire import DATAGRAM_MAX, HEAD_SIZE, KEEPALIVE, KEY_ID_MAX, OPCODE_DATA_V2, OVERHEAD
 from dataplane.vocabulary import PEER_ID_UNDEF, Column, DropReason
@@ -40,7 +42,7 @@ class Receiver:
     __slots__ = ("_device_row", "_early", "_events", "_peers")
 
     def __init__(
-        self, peers: PeerTable, early: EarlyPackets, device_row: MutableSequence[int], events: list[Event]
+        self, peers: PeerTable, early: EarlyPackets, device_row: MutableSequence[int], events: dict[Event, None]
     ) -> None:
         self._peers = peers
         self._early = early
@@ -127,4 +129,4 @@ class Receiver:
         self._peers.move(peer, socket_id, source)
         if local is not None:
             peer.local = local
-        self._events.append(Floated(peer))
+        self._events[Floated(peer)] = None

@@ -16,7 +16,8 @@ from collections.abc import MutableSequence, Sequence
 from typing import Final
 
 from dataplane.datachannel.ip_header import destination_of
-from dataplane.datachannel.peer import Event, KeyExhausted, Peer
+from dataplane.datachannel.outcomes import Event, KeyExhausted
+from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.wire import KEEPALIVE
 from dataplane.vocabulary import Column, DropReason, KeySlot
@@ -36,7 +37,7 @@ class Transmitter:
 
     __slots__ = ("_device_row", "_events", "_peers")
 
-    def __init__(self, peers: PeerTable, device_row: MutableSequence[int], events: list[Event]) -> None:
+    def __init__(self, peers: PeerTable, device_row: MutableSequence[int], events: dict[Event, None]) -> None:
         self._peers = peers
         self._device_row = device_row
         self._events = events
@@ -77,7 +78,7 @@ class Transmitter:
         if datagram is None:
             peer.keys.delete(KeySlot.PRIMARY)
             peer.drop(DropReason.TX_PACKET_ID_EXHAUSTED)
-            self._events.append(KeyExhausted(peer, key.key_id))
+            self._events[KeyExhausted(peer, key.key_id)] = None
             return None
         row = peer.row
         row[_LINK_TX_BYTES] += len(datagram)

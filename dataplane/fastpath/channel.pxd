@@ -15,6 +15,7 @@ from dataplane.fastpath.row cimport Row
 from dataplane.fastpath.span cimport Span
 from dataplane.fastpath.transmit cimport Transmitter
 
+
 @cython.final
 cdef class DataChannel:
     cdef PeerTable peers
@@ -24,8 +25,8 @@ cdef class DataChannel:
     cdef Transmitter transmitter
     cdef Row device
     cdef object deadlines
-    # Takes one OpenVPN packet that came on a socket, and changes its bytes. On RECEIVED_PACKET `packet` is the IP packet,
-    # inside `datagram`, and `peer` whose it is; then packets_delivered() or packets_dropped() is owed.
+    # Takes one OpenVPN packet that came on a socket, and changes its bytes. On RECEIVED_PACKET `packet` is the IP
+    # packet, inside `datagram`, and `peer` whose it is; then packets_delivered() or packets_dropped() is owed.
     cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,
                           uint64_t now_ns, Span* packet, PeerState** peer) noexcept nogil
     # The peer that an IP packet of the TUN goes to; NULL: dropped and counted (TX_NOT_IP, TX_NO_PEER).
@@ -36,6 +37,6 @@ cdef class DataChannel:
     cpdef void drop_on_device(self, int reason) noexcept nogil
     # Whether take_events() has something to give.
     cdef bint has_events(self) noexcept nogil
-    # The part of next_deadline_ns() that packets bring about: when the oldest early packet is to be dropped; UINT64_MAX:
-    # there is none.
+    # The part of next_deadline_ns() that packets bring about: when the oldest early packet is to be dropped;
+    # UINT64_MAX: there is none.
     cdef uint64_t early_deadline_ns(self) noexcept nogil

@@ -22,7 +22,7 @@ from dataplane.fastpath.peer cimport Peer, PeerState, packets_delivered
 from dataplane.fastpath.peer_table cimport PeerTable
 from dataplane.fastpath.receive cimport RECEIVED_PACKET, Received, Receiver
 from dataplane.fastpath.row cimport Row, count_drops
-from dataplane.fastpath.span cimport Span, part, put, span_of
+from dataplane.fastpath.span cimport Span, part, span_of
 from dataplane.fastpath.transmit cimport Transmitter
 
 from dataplane.datachannel.deadlines import Deadlines
@@ -33,7 +33,10 @@ globals()["Peer"] = Peer
 
 
 cdef class DataChannel:
-    """All peers of a device. device_row, a writable buffer of 64 words, counts what is dropped before a peer is known."""
+    """All peers of a device. device_row (a writable buffer of 64 words) counts what is dropped before a peer is known.
+
+    Raises ValueError for a device_row of another size.
+    """
 
     def __cinit__(self, mode, device_row):
         self.device = Row(device_row)

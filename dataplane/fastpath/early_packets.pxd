@@ -17,6 +17,7 @@ cdef struct EarlyPacket:
     LocalAddress local
     Span datagram  # stands behind this struct
 
+
 @cython.final
 cdef class EarlyPackets:
     cdef EarlyPacket* oldest

@@ -1,7 +1,7 @@
 """Packets that came before their key: kept for a moment, opened when the key is there.
 
-Knows packets, their peers and deadlines. Must not know how a packet is opened. Nothing here is authentic yet, so what is
-kept is little: same limits as dataplane/datachannel/early_packets.py, which says why there is such a thing.
+Knows packets, their peers and deadlines. Must not know how a packet is opened. Nothing here is authentic yet, so what
+is kept is little: same limits as dataplane/datachannel/early_packets.py, which says why there is such a thing.
 """
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t

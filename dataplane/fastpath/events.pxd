@@ -13,6 +13,7 @@ cdef struct PeerEvent:
     PeerState* peer
     uint8_t kind
 
+
 @cython.final
 cdef class Events:
     cdef PeerEvent* waiting

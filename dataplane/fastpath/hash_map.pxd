@@ -13,10 +13,10 @@ cdef struct HashMap:
 cdef int set_up_map(HashMap* map, size_t key_words) except -1
 cdef void free_map(HashMap* map) noexcept
 # Makes room for this many entries. Raises MemoryError; the map is as it was then.
-cdef int reserve(HashMap* map, size_t entries) except -1
+cdef int reserve_entries(HashMap* map, size_t entries) except -1
 # NULL: not there.
-cdef void* find(const HashMap* map, const uint64_t* key) noexcept nogil
+cdef void* find_entry(const HashMap* map, const uint64_t* key) noexcept nogil
 # Adds an entry, or gives it another value (not NULL). False: there is no room, and nothing was changed.
-cdef bint put(HashMap* map, const uint64_t* key, void* value) noexcept nogil
+cdef bint put_entry(HashMap* map, const uint64_t* key, void* value) noexcept nogil
 # Removes an entry. False: it was not there.
-cdef bint remove(HashMap* map, const uint64_t* key) noexcept nogil
+cdef bint remove_entry(HashMap* map, const uint64_t* key) noexcept nogil

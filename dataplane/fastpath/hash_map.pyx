@@ -19,7 +19,7 @@ cdef int set_up_map(HashMap* map, size_t key_words) except -1:
     memset(map, 0, sizeof(HashMap))
     memcpy(map.seed, <const char*>seed, sizeof(map.seed))
     map.key_words = key_words
-    return reserve(map, 0)
+    return reserve_entries(map, 0)
 
 
 cdef void free_map(HashMap* map) noexcept:
@@ -27,7 +27,7 @@ cdef void free_map(HashMap* map) noexcept:
     map.slots = NULL
 
 
-cdef int reserve(HashMap* map, size_t entries) except -1:
+cdef int reserve_entries(HashMap* map, size_t entries) except -1:
     cdef HashMap bigger = map[0]
     cdef uint64_t* slot
     cdef size_t index
@@ -44,17 +44,17 @@ cdef int reserve(HashMap* map, size_t entries) except -1:
         for index in range(map.size):
             slot = slot_at(map, index)
             if slot[map.key_words]:
-                put(&bigger, slot, <void*>slot[map.key_words])
+                put_entry(&bigger, slot, <void*>slot[map.key_words])
     free_map(map)
     map[0] = bigger
     return 0
 
 
-cdef void* find(const HashMap* map, const uint64_t* key) noexcept nogil:
+cdef void* find_entry(const HashMap* map, const uint64_t* key) noexcept nogil:
     return <void*>slot_at(map, index_of(map, key))[map.key_words]
 
 
-cdef bint put(HashMap* map, const uint64_t* key, void* value) noexcept nogil:
+cdef bint put_entry(HashMap* map, const uint64_t* key, void* value) noexcept nogil:
     cdef uint64_t* slot = slot_at(map, index_of(map, key))
     if not slot[map.key_words]:
         if not has_room(map, map.used + 1):
@@ -65,7 +65,7 @@ cdef bint put(HashMap* map, const uint64_t* key, void* value) noexcept nogil:
     return True
 
 
-cdef bint remove(HashMap* map, const uint64_t* key) noexcept nogil:
+cdef bint remove_entry(HashMap* map, const uint64_t* key) noexcept nogil:
     cdef size_t mask = map.size - 1
     cdef size_t hole = index_of(map, key)
     cdef size_t index = hole
@@ -174,19 +174,19 @@ cdef class TestedMap:
 
     def reserve(self, size_t entries):
         """Makes room."""
-        reserve(&self.map, entries)
+        reserve_entries(&self.map, entries)
 
     def put(self, key, uint64_t value):
         """Whether there was room."""
-        return put(&self.map, self._words(key), <void*>value)
+        return put_entry(&self.map, self._words(key), <void*>value)
 
     def find(self, key):
         """The value; 0: not there."""
-        return <uint64_t>find(&self.map, self._words(key))
+        return <uint64_t>find_entry(&self.map, self._words(key))
 
     def remove(self, key):
         """Whether it was there."""
-        return remove(&self.map, self._words(key))
+        return remove_entry(&self.map, self._words(key))
 
     def hash(self, key):
         """What decides where a key stands."""

@@ -12,6 +12,7 @@ cdef struct Slots:
     KeyState* latest  # the key installed last, while it is in a slot
     uint64_t* row
 
+
 @cython.final
 cdef class KeySlots:
     cdef Slots slots

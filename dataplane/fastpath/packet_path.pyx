@@ -77,6 +77,10 @@ cdef class PacketPath:
             raise OSError(errno, os.strerror(errno))
         return 0
 
+    def fileno(self):
+        """What serve() waits on; readable when it has something to do, but for deadlines."""
+        return self.epoll_fd
+
     # Sockets
 
     def transport(self, socket_id):

@@ -18,6 +18,7 @@ cdef struct PeerState:
     uint16_t events  # those that wait to be taken, a bit each (events.pyx)
     void* peer  # the Peer object that this is part of; its tables hold the reference
 
+
 @cython.final
 cdef class Peer:
     cdef PeerState state

@@ -10,6 +10,7 @@ from dataplane.fastpath.ip_header cimport IpAddress
 from dataplane.fastpath.peer cimport Peer, PeerState
 from dataplane.fastpath.routing cimport RoutingTable
 
+
 @cython.final
 cdef class PeerTable:
     # Holds the references to the peers that the pointers in the other tables point into.

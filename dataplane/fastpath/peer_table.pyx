@@ -10,7 +10,9 @@ and check sources, by the same look-up.
 from libc.stdint cimport uint32_t, uint64_t
 
 from dataplane.fastpath.endpoint cimport ENDPOINT_KEY_WORDS, Endpoint, endpoint_key, pack_endpoint
-from dataplane.fastpath.hash_map cimport find, free_map, put, remove, reserve, set_up_map
+from dataplane.fastpath.hash_map cimport (
+    find_entry, free_map, put_entry, remove_entry, reserve_entries, set_up_map,
+)
 from dataplane.fastpath.ip_header cimport IpAddress, pack_address
 from dataplane.fastpath.peer cimport Peer, PeerState
 from dataplane.fastpath.routing cimport RoutingTable
@@ -37,12 +39,12 @@ cdef class PeerTable:
 
     cdef PeerState* with_id(self, uint32_t peer_id) noexcept nogil:
         cdef uint64_t key = peer_id
-        return <PeerState*>find(&self.ids, &key)
+        return <PeerState*>find_entry(&self.ids, &key)
 
     cdef PeerState* at_endpoint(self, uint32_t socket_id, const Endpoint* remote) noexcept nogil:
         cdef uint64_t key[ENDPOINT_KEY_WORDS]
         endpoint_key(key, socket_id, remote)
-        return <PeerState*>find(&self.endpoints, key)
+        return <PeerState*>find_entry(&self.endpoints, key)
 
     cdef PeerState* behind(self, IpAddress address) noexcept nogil:
         return <PeerState*>self.routes.lookup_address(address)
@@ -68,20 +70,20 @@ cdef class PeerTable:
         routes = self._routes_of(peer.vpn_ipv4, peer.vpn_ipv6)
         self._require_free(routes, peer)
         # Room for all, so that a peer can always enter its new endpoint on the packet path.
-        reserve(&self.ids, len(self.by_id) + 1)
-        reserve(&self.endpoints, len(self.by_id) + 1)
+        reserve_entries(&self.ids, len(self.by_id) + 1)
+        reserve_entries(&self.endpoints, len(self.by_id) + 1)
+        self.by_id[peer.peer_id] = peer
+        put_entry(&self.ids, &key, &peer.state)
+        self._enter_endpoint(&peer.state)
         for route in routes:
             self.routes.put_route(route, &peer.state)
-        self.by_id[peer.peer_id] = peer
-        put(&self.ids, &key, &peer.state)
-        self._enter_endpoint(&peer.state)
 
     cpdef Peer remove(self, peer_id):
         """Removes a peer. Raises UnknownPeer."""
         cdef Peer peer = self.get(peer_id)
         cdef uint64_t key = peer.state.peer_id
         del self.by_id[peer_id]
-        remove(&self.ids, &key)
+        remove_entry(&self.ids, &key)
         self._leave_endpoint(&peer.state)
         for route in self._routes_of(peer.vpn_ipv4, peer.vpn_ipv6):
             self.routes.remove_route(route)
@@ -113,14 +115,14 @@ cdef class PeerTable:
     cdef void _enter_endpoint(self, PeerState* peer) noexcept nogil:
         cdef uint64_t key[ENDPOINT_KEY_WORDS]
         endpoint_key(key, peer.socket_id, &peer.remote)
-        put(&self.endpoints, key, peer)
+        put_entry(&self.endpoints, key, peer)
 
     cdef void _leave_endpoint(self, PeerState* peer) noexcept nogil:
         # If two peers are at one endpoint, the one that came last has the place, and keeps it.
         cdef uint64_t key[ENDPOINT_KEY_WORDS]
         endpoint_key(key, peer.socket_id, &peer.remote)
-        if find(&self.endpoints, key) == peer:
-            remove(&self.endpoints, key)
+        if find_entry(&self.endpoints, key) == peer:
+            remove_entry(&self.endpoints, key)
 
 
 # For tests.

@@ -17,6 +17,7 @@ cdef enum Received:
     RECEIVED_NOTHING  # consumed, kept or dropped, and counted
     RECEIVED_PACKET   # an IP packet for the TUN
 
+
 @cython.final
 cdef class Receiver:
     cdef PeerTable peers

@@ -5,9 +5,11 @@ map for each prefix length in use, the longest first.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
-from dataplane.fastpath.hash_map cimport HashMap, find, free_map, put, remove, reserve, set_up_map
+from dataplane.fastpath.hash_map cimport (
+    HashMap, find_entry, free_map, put_entry, remove_entry, reserve_entries, set_up_map,
+)
 from dataplane.fastpath.ip_header cimport IpAddress, pack_address
 
 
@@ -27,7 +29,7 @@ cdef class RoutingTable:
         cdef uint32_t index
         for index in range(routes.count):
             network = network_of(address, routes.host_bits[index])
-            value = find(routes.maps[index], network.words)
+            value = find_entry(routes.maps[index], network.words)
             if value != NULL:
                 return value
         return NULL
@@ -37,7 +39,7 @@ cdef class RoutingTable:
         cdef IpAddress network = parse(prefix, &host_bits)
         cdef Routes* routes = &self.ipv4 if network.size == 4 else &self.ipv6
         cdef uint32_t index = index_of(routes, host_bits)
-        return find(routes.maps[index], network.words) if has_map(routes, index, host_bits) else NULL
+        return find_entry(routes.maps[index], network.words) if has_map(routes, index, host_bits) else NULL
 
     cdef int put_route(self, prefix, void* value) except -1:
         cdef uint32_t host_bits
@@ -46,8 +48,8 @@ cdef class RoutingTable:
         cdef uint32_t index = index_of(routes, host_bits)
         if not has_map(routes, index, host_bits):
             insert_map(routes, index, host_bits)
-        reserve(routes.maps[index], routes.maps[index].used + 1)
-        put(routes.maps[index], network.words, value)
+        reserve_entries(routes.maps[index], routes.maps[index].used + 1)
+        put_entry(routes.maps[index], network.words, value)
         return 0
 
     cdef int remove_route(self, prefix) except -1:
@@ -55,7 +57,7 @@ cdef class RoutingTable:
         cdef IpAddress network = parse(prefix, &host_bits)
         cdef Routes* routes = &self.ipv4 if network.size == 4 else &self.ipv6
         cdef uint32_t index = index_of(routes, host_bits)
-        if not has_map(routes, index, host_bits) or not remove(routes.maps[index], network.words):
+        if not has_map(routes, index, host_bits) or not remove_entry(routes.maps[index], network.words):
             raise KeyError(prefix)
         if not routes.maps[index].used:
             remove_map(routes, index)

@@ -20,6 +20,7 @@ cdef enum:
     DROPS = 16
     ROW_WORDS = 64
 
+
 @cython.final
 cdef class Row:
     # The words of a writable buffer, which stays where it is while this object lives.

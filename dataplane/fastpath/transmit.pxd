@@ -10,6 +10,7 @@ from dataplane.fastpath.peer_table cimport PeerTable
 from dataplane.fastpath.row cimport Row
 from dataplane.fastpath.span cimport Span
 
+
 @cython.final
 cdef class Transmitter:
     cdef PeerTable peers

@@ -1,4 +1,4 @@
-"""Peers, keys and their far ends, built by hand."""
+"""Peers, keys and their far ends, built by hand: each test runs on both implementations of the data channel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from ipaddress import ip_address
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from dataplane.datachannel.aead import DataKey, KeyDirection
-from dataplane.datachannel.channel import DataChannel, SockAddr
+from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.early_packets import HOLD_NS
 from dataplane.datachannel.keepalive import Keepalive
+from dataplane.datachannel.key_direction import KeyDirection
 from dataplane.datachannel.peer import Peer
 from dataplane.statistics_page import drops_of
 from dataplane.vocabulary import ROW_WORDS, Cipher, DropReason, KeySlot, Mode
+from tests.datachannel.implementations import Implementation, compiled, readable
 
 HOME: SockAddr = ("198.51.100.1", 1194)
 SOCKET_ID = 7
@@ -31,18 +33,26 @@ def make_row() -> array[int]:
 class FarEnd:
     """The other end of one data key: the wire format written a second time, on bare AEADs."""
 
-    def __init__(self, key_id: int, aead_type: type[AESGCM | ChaCha20Poly1305], length: int, seed: int) -> None:
+    def __init__(
+        self,
+        data_key: type[DataKey],
+        key_id: int,
+        aead_type: type[AESGCM | ChaCha20Poly1305] = AESGCM,
+        length: int = 32,
+        seed: int = 0,
+    ) -> None:
         secret = hashlib.shake_256(seed.to_bytes(4, "big")).digest(2 * length + 16)
         self.key_id = key_id
         self._to_us, self._from_us = secret[:length], secret[length : 2 * length]
         self._tail_to_us, self._tail_from_us = secret[-16:-8], secret[-8:]
         self._aead_type = aead_type
+        self._data_key = data_key
         self.packet_id = 0
 
     def data_key(self) -> DataKey:
         """Our end of the same key, fresh."""
         cipher = Cipher.AES_GCM if self._aead_type is AESGCM else Cipher.CHACHA20_POLY1305
-        return DataKey(
+        return self._data_key(
             self.key_id,
             cipher,
             KeyDirection(self._from_us, self._tail_from_us),
@@ -70,9 +80,10 @@ class FarEnd:
 class Tunnel:
     """A device's channel with one peer (peer_id 1, 10.8.0.2, fd00::2), its primary key and the far end of that."""
 
-    def __init__(self, mode: Mode = Mode.MP) -> None:
+    def __init__(self, implementation: Implementation, mode: Mode) -> None:
+        self._implementation = implementation
         self.device_row = make_row()
-        self.channel = DataChannel(mode, self.device_row)
+        self.channel = implementation.data_channel(mode, self.device_row)
         self.peer = self.add_peer(1, "10.8.0.2", "fd00::2")
         self.far = self.install(1, KeySlot.PRIMARY, key_id=0)
 
@@ -85,13 +96,13 @@ class Tunnel:
         keepalive: Keepalive | None = None,
     ) -> Peer:
         """Adds one more peer at time 0."""
-        peer = make_peer(peer_id, vpn_ipv4, vpn_ipv6, remote, keepalive)
+        peer = make_peer(self._implementation.peer, peer_id, vpn_ipv4, vpn_ipv6, remote, keepalive)
         self.channel.add_peer(peer, 0)
         return peer
 
     def install(self, peer_id: int, slot: KeySlot, key_id: int) -> FarEnd:
         """Installs a new key; its far end."""
-        far = FarEnd(key_id, AESGCM, 32, seed=1000 * peer_id + 10 * key_id + slot)
+        far = FarEnd(self._implementation.data_key, key_id, seed=1000 * peer_id + 10 * key_id + slot)
         self.channel.install_key(peer_id, slot, far.data_key(), 0)
         return far
 
@@ -127,6 +138,7 @@ class Tunnel:
 
 
 def make_peer(
+    peer_type: type[Peer],
     peer_id: int,
     vpn_ipv4: str | None = None,
     vpn_ipv6: str | None = None,
@@ -134,7 +146,7 @@ def make_peer(
     keepalive: Keepalive | None = None,
 ) -> Peer:
     """A peer that stands in no table yet."""
-    return Peer(
+    return peer_type(
         peer_id=peer_id,
         uid=100 + peer_id,
         socket_id=SOCKET_ID,
@@ -154,12 +166,10 @@ def ip_packet(source: str, destination: str, payload: bytes = b"") -> bytes:
 
 
 class Maker:
-    """What the tests of this folder are built from."""
+    """What the tests of this folder are built from, of one implementation."""
 
     row = staticmethod(make_row)
-    peer = staticmethod(make_peer)
     ip_packet = staticmethod(ip_packet)
-    tunnel = staticmethod(Tunnel)
 
     inbound = ip_packet("10.8.0.2", "10.8.0.1", b"to us")
     outbound = ip_packet("10.8.0.1", "10.8.0.2", b"from us")
@@ -170,19 +180,37 @@ class Maker:
         (ChaCha20Poly1305, 32),
     )
 
+    def __init__(self, implementation: Implementation) -> None:
+        self.implementation = implementation
+
+    def peer(
+        self,
+        peer_id: int,
+        vpn_ipv4: str | None = None,
+        vpn_ipv6: str | None = None,
+        remote: SockAddr = HOME,
+        keepalive: Keepalive | None = None,
+    ) -> Peer:
+        """A peer that stands in no table yet."""
+        return make_peer(self.implementation.peer, peer_id, vpn_ipv4, vpn_ipv6, remote, keepalive)
+
+    def tunnel(self, mode: Mode = Mode.MP) -> Tunnel:
+        """A device with one peer."""
+        return Tunnel(self.implementation, mode)
+
     def far_end(self, suite: int = 2, key_id: int = 0, seed: int = 0) -> FarEnd:
         """The far end of a key of one of the suites."""
         aead_type, length = self.suites[suite]
-        return FarEnd(key_id, aead_type, length, seed)
+        return FarEnd(self.implementation.data_key, key_id, aead_type, length, seed)
 
 
-@pytest.fixture(scope="session")
-def make() -> Maker:
+@pytest.fixture(scope="session", params=[readable, compiled], ids=["readable", "compiled"])
+def make(request: pytest.FixtureRequest) -> Maker:
     """Makes rows, peers, keys and packets; keeps nothing."""
-    return Maker()
+    return Maker(request.param())
 
 
 @pytest.fixture
-def tunnel() -> Tunnel:
+def tunnel(make: Maker) -> Tunnel:
     """A multi-peer device with one peer."""
-    return Tunnel()
+    return make.tunnel()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.datachannel.channel import Floated, KeyExhausted, PeerExists, UnknownPeer
 from dataplane.datachannel.keepalive import Keepalive
+from dataplane.datachannel.outcomes import Floated, KeyExhausted, PeerExists, UnknownPeer
 from dataplane.datachannel.wire import KEEPALIVE, PACKET_ID_MAX
 from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
 
@@ -323,3 +323,22 @@ def test_events_are_taken_once_and_in_order(make: Maker, tunnel: Tunnel) -> None
     tunnel.send(make.outbound)
     assert tunnel.channel.take_events() == [Floated(tunnel.peer), KeyExhausted(tunnel.peer, 0)]
     assert tunnel.channel.take_events() == []
+
+
+def test_event_that_happens_again_is_told_once(make: Maker, tunnel: Tunnel) -> None:
+    for source in (AWAY, ("198.51.100.1", 1194), AWAY):
+        tunnel.receive(tunnel.far.seal(make.inbound), source=source)
+    assert tunnel.channel.take_events() == [Floated(tunnel.peer)]
+    assert tunnel.peer.remote == AWAY
+
+
+def test_event_of_a_removed_peer_is_still_told(make: Maker, tunnel: Tunnel) -> None:
+    tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY)
+    tunnel.channel.remove_peer(1)
+    assert tunnel.channel.take_events() == [Floated(tunnel.peer)]
+
+
+def test_drop_on_device_counts_in_its_row(tunnel: Tunnel) -> None:
+    tunnel.channel.drop_on_device(DropReason.TX_BAD_VIRTIO_HEADER)
+    assert tunnel.device_drops == {DropReason.TX_BAD_VIRTIO_HEADER: 1}
+    assert sum(tunnel.device_row) == 1

@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.datachannel.ip_header import destination_of, source_of
-
 if TYPE_CHECKING:
     from tests.datachannel.conftest import Maker
 
@@ -18,27 +16,27 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(("source", "destination"), [("10.8.0.2", "192.0.2.1"), ("fd00::2", "2001:db8::1")])
 def test_addresses_of_a_bare_header_are_read(make: Maker, source: str, destination: str) -> None:
     packet = make.ip_packet(source, destination)
-    assert source_of(packet) == ip_address(source).packed
-    assert destination_of(packet) == ip_address(destination).packed
+    assert make.implementation.source_of(packet) == ip_address(source).packed
+    assert make.implementation.destination_of(packet) == ip_address(destination).packed
 
 
 @pytest.mark.parametrize("source", ["10.8.0.2", "fd00::2"])
 def test_header_one_byte_short_is_none(make: Maker, source: str) -> None:
     packet = make.ip_packet(source, source)[:-1]
-    assert source_of(packet) is None
-    assert destination_of(packet) is None
+    assert make.implementation.source_of(packet) is None
+    assert make.implementation.destination_of(packet) is None
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 3, 5, 7, 8, 9, 15])
-def test_other_versions_are_no_ip(version: int) -> None:
+def test_other_versions_are_no_ip(make: Maker, version: int) -> None:
     packet = bytes([version << 4]) + bytes(60)
-    assert source_of(packet) is None
-    assert destination_of(packet) is None
+    assert make.implementation.source_of(packet) is None
+    assert make.implementation.destination_of(packet) is None
 
 
 @given(packet=st.binary(max_size=60))
-def test_any_bytes_give_both_addresses_or_neither(packet: bytes) -> None:
-    source, destination = source_of(packet), destination_of(packet)
+def test_any_bytes_give_both_addresses_or_neither(make: Maker, packet: bytes) -> None:
+    source, destination = make.implementation.source_of(packet), make.implementation.destination_of(packet)
     assert (source is None) == (destination is None)
     if source is not None and destination is not None:
         assert len(source) == len(destination) == (4 if packet[0] >> 4 == 4 else 16)

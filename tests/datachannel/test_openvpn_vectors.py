@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
-from array import array
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dataplane.datachannel.aead import DataKey, KeyDirection
-from dataplane.datachannel.channel import DataChannel, Peer
-from dataplane.vocabulary import ROW_WORDS, Cipher, Column, KeySlot, Mode
+from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.vocabulary import Cipher, Column, KeySlot, Mode
+
+if TYPE_CHECKING:
+    from dataplane.datachannel.aead import DataKey
+    from tests.datachannel.conftest import Maker
 
 VECTORS = sorted((Path(__file__).parent / "vectors").glob("*.json"))
 CIPHERS = {"CIPHER_AES_GCM": Cipher.AES_GCM, "CIPHER_CHACHA20_POLY1305": Cipher.CHACHA20_POLY1305}
 CLIENT = ("198.51.100.2", 1194)
 
 
-def new_row() -> array[int]:
-    return array("Q", bytes(8 * ROW_WORDS))
-
-
-def key_of(vector: dict[str, Any], *, as_server: bool) -> DataKey:
+def key_of(make: Maker, vector: dict[str, Any], *, as_server: bool) -> DataKey:
     """The key as the server installed it, or as its client did: with the directions exchanged."""
     ours, theirs = ("encrypt", "decrypt") if as_server else ("decrypt", "encrypt")
     directions = [
         KeyDirection(bytes.fromhex(vector[f"{name}_key"]), bytes.fromhex(vector[f"{name}_nonce_tail"]))
         for name in (ours, theirs)
     ]
-    return DataKey(vector["key_id"], CIPHERS[vector["alg"]], *directions)
+    return make.implementation.data_key(vector["key_id"], CIPHERS[vector["alg"]], *directions)
 
 
 def test_all_four_ciphers_are_kept() -> None:
@@ -43,13 +41,16 @@ def test_all_four_ciphers_are_kept() -> None:
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
-def test_packets_sealed_by_openvpn_open(path: Path) -> None:
+def test_packets_sealed_by_openvpn_open(make: Maker, path: Path) -> None:
     vector = json.loads(path.read_text())
-    row, device_row = new_row(), new_row()
-    channel = DataChannel(Mode.MP, device_row)
+    row, device_row = make.row(), make.row()
+    channel = make.implementation.data_channel(Mode.MP, device_row)
     address = IPv4Address(vector["client_address"]).packed
-    channel.add_peer(Peer(peer_id=vector["peer_id"], uid=1, socket_id=1, remote=CLIENT, row=row, vpn_ipv4=address), 0)
-    channel.install_key(vector["peer_id"], KeySlot.PRIMARY, key_of(vector, as_server=True), 0)
+    peer = make.implementation.peer(
+        peer_id=vector["peer_id"], uid=1, socket_id=1, remote=CLIENT, row=row, vpn_ipv4=address
+    )
+    channel.add_peer(peer, 0)
+    channel.install_key(vector["peer_id"], KeySlot.PRIMARY, key_of(make, vector, as_server=True), 0)
     packets = [bytes.fromhex(packet) for packet in vector["from_openvpn"]]
 
     opened = [payload for _, payload in channel.open_batch(1, [(packet, CLIENT, None) for packet in packets], 1)]
@@ -64,10 +65,10 @@ def test_packets_sealed_by_openvpn_open(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
-def test_packets_that_openvpn_opened_are_sealed_alike(path: Path) -> None:
+def test_packets_that_openvpn_opened_are_sealed_alike(make: Maker, path: Path) -> None:
     """Opening what was sent and sealing it again gives the very bytes that OpenVPN accepted."""
     vector = json.loads(path.read_text())
-    opener, sealer = key_of(vector, as_server=False), key_of(vector, as_server=True)
+    opener, sealer = key_of(make, vector, as_server=False), key_of(make, vector, as_server=True)
     assert len(vector["to_openvpn"]) >= 5
     for text in vector["to_openvpn"]:
         packet = bytes.fromhex(text)

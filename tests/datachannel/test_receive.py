@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.datachannel.peer import Floated
+from dataplane.datachannel.outcomes import Floated
 from dataplane.datachannel.wire import KEEPALIVE
 from dataplane.vocabulary import PEER_ID_UNDEF, Column, DropReason, KeySlot, Mode
 
 if TYPE_CHECKING:
-    from dataplane.datachannel.peer import SockAddr
+    from dataplane.datachannel.datagram import SockAddr
     from tests.datachannel.conftest import Maker, Tunnel
 
 HOME: SockAddr = ("198.51.100.1", 1194)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.datachannel.replay_window import ReplayWindow
 from dataplane.vocabulary import DropReason
+
+if TYPE_CHECKING:
+    from tests.datachannel.conftest import Maker
 
 SECOND = 1_000_000_000
 
@@ -56,8 +60,8 @@ PAUSES = st.sampled_from([0, 0, 0, 1, SECOND, 15 * SECOND, 30 * SECOND - 1, 30 *
     first=st.sampled_from([0, 1, 2, 2047, 2048, 2049, 100_000, 0xFFFFFFFF]),
     steps=st.lists(st.tuples(MOVES, PAUSES), max_size=80),
 )
-def test_window_does_what_the_plain_rules_say(first: int, steps: list[tuple[int, int]]) -> None:
-    window, oracle = ReplayWindow(), SlowWindow()
+def test_window_does_what_the_plain_rules_say(make: Maker, first: int, steps: list[tuple[int, int]]) -> None:
+    window, oracle = make.implementation.replay_window(), SlowWindow()
     now_ns = 5
     assert window.accept(first, now_ns) == oracle.accept(first, now_ns)
     for move, pause in steps:
@@ -68,92 +72,92 @@ def test_window_does_what_the_plain_rules_say(first: int, steps: list[tuple[int,
 
 
 @given(ids=st.lists(st.integers(0, 60), max_size=100), pause=st.sampled_from([1, 29 * SECOND, 31 * SECOND]))
-def test_no_id_is_ever_accepted_twice(ids: list[int], pause: int) -> None:
-    window = ReplayWindow()
+def test_no_id_is_ever_accepted_twice(make: Maker, ids: list[int], pause: int) -> None:
+    window = make.implementation.replay_window()
     accepted = [packet_id for step, packet_id in enumerate(ids) if window.accept(packet_id, step * pause) is None]
     assert len(accepted) == len(set(accepted))
 
 
-def test_packet_id_zero_is_refused() -> None:
-    window = ReplayWindow()
+def test_packet_id_zero_is_refused(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(0, 0) is DropReason.RX_PACKET_ID_ZERO
     assert window.highest == 0
 
 
-def test_ids_in_order_are_accepted() -> None:
-    window = ReplayWindow()
+def test_ids_in_order_are_accepted(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert [window.accept(packet_id, 0) for packet_id in range(1, 5000)] == [None] * 4999
 
 
-def test_same_id_twice_is_a_replay() -> None:
-    window = ReplayWindow()
+def test_same_id_twice_is_a_replay(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(7, 0) is None
     assert window.accept(7, 0) is DropReason.RX_REPLAYED
 
 
-def test_ids_before_the_first_one_heard_are_acceptable() -> None:
-    window = ReplayWindow()
+def test_ids_before_the_first_one_heard_are_acceptable(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(2000, 0) is None
     assert window.accept(1, 0) is None
 
 
-def test_oldest_acceptable_id_is_2047_behind() -> None:
-    window = ReplayWindow()
+def test_oldest_acceptable_id_is_2047_behind(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(10_000, 0) is None
     assert window.accept(10_000 - 2048, 0) is DropReason.RX_TOO_OLD
     assert window.accept(10_000 - 2047, 0) is None
 
 
-def test_jump_forgets_no_id_that_is_still_in_the_window() -> None:
-    window = ReplayWindow()
+def test_jump_forgets_no_id_that_is_still_in_the_window(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(1, 0) is None
     assert window.accept(2048, 0) is None
     assert window.accept(1, 0) is DropReason.RX_REPLAYED
 
 
-def test_jump_beyond_the_window_leaves_skipped_ids_acceptable() -> None:
-    window = ReplayWindow()
+def test_jump_beyond_the_window_leaves_skipped_ids_acceptable(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(1, 0) is None
     assert window.accept(5000, 0) is None
     assert window.accept(4999, 0) is None
 
 
-def test_late_id_is_accepted_just_before_30_seconds() -> None:
-    window = ReplayWindow()
+def test_late_id_is_accepted_just_before_30_seconds(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(10, 0) is None
     assert window.accept(9, 30 * SECOND - 1) is None
 
 
-def test_late_id_is_refused_after_30_seconds() -> None:
-    window = ReplayWindow()
+def test_late_id_is_refused_after_30_seconds(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(10, 0) is None
     assert window.accept(9, 30 * SECOND) is DropReason.RX_TOO_OLD
 
 
-def test_floor_stays_when_new_ids_come() -> None:
-    window = ReplayWindow()
+def test_floor_stays_when_new_ids_come(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(10, 0) is None
     assert window.accept(13, 30 * SECOND) is None
     assert window.accept(9, 30 * SECOND) is DropReason.RX_TOO_OLD
     assert window.accept(11, 30 * SECOND) is None
 
 
-def test_refused_id_does_not_hold_off_the_expiry() -> None:
-    window = ReplayWindow()
+def test_refused_id_does_not_hold_off_the_expiry(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(10, 0) is None
     assert window.accept(10, 29 * SECOND) is DropReason.RX_REPLAYED
     assert window.accept(9, 30 * SECOND) is DropReason.RX_TOO_OLD
 
 
-def test_late_id_holds_off_the_expiry() -> None:
-    window = ReplayWindow()
+def test_late_id_holds_off_the_expiry(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(10, 0) is None
     assert window.accept(9, 29 * SECOND) is None
     assert window.accept(8, 58 * SECOND) is None
 
 
-def test_highest_possible_id_is_accepted_once() -> None:
-    window = ReplayWindow()
+def test_highest_possible_id_is_accepted_once(make: Maker) -> None:
+    window = make.implementation.replay_window()
     assert window.accept(0xFFFFFFFF, 0) is None
     assert window.accept(0xFFFFFFFF, 0) is DropReason.RX_REPLAYED
     assert window.accept(0xFFFFFFFE, 0) is None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.datachannel.routing import Prefix, RoutingTable
+if TYPE_CHECKING:
+    from dataplane.datachannel.routing import Prefix, RoutingTable
+    from tests.datachannel.conftest import Maker
 
 
 def prefix(text: str) -> Prefix:
@@ -50,8 +53,8 @@ def slow_lookup(routes: dict[Network, int], packed: bytes) -> int | None:
 
 
 @given(data=st.data(), length=st.sampled_from([4, 16]))
-def test_table_answers_as_a_scan_over_networks(data: st.DataObject, length: int) -> None:
-    table: RoutingTable[int] = RoutingTable()
+def test_table_answers_as_a_scan_over_networks(make: Maker, data: st.DataObject, length: int) -> None:
+    table: RoutingTable[int] = make.implementation.routing_table()
     routes: dict[Network, int] = {}
     for value in range(data.draw(st.integers(0, 20))):
         route = data.draw(prefixes(length))
@@ -65,8 +68,8 @@ def test_table_answers_as_a_scan_over_networks(data: st.DataObject, length: int)
         assert table.lookup(packed) == slow_lookup(routes, packed)
 
 
-def test_longest_prefix_wins() -> None:
-    table: RoutingTable[str] = RoutingTable()
+def test_longest_prefix_wins(make: Maker) -> None:
+    table: RoutingTable[str] = make.implementation.routing_table()
     for text in ("10.0.0.0/8", "0.0.0.0/0", "10.8.0.2/32", "10.8.0.0/24"):
         table.insert(prefix(text), text)
     assert table.lookup(address("10.8.0.2")) == "10.8.0.2/32"
@@ -75,8 +78,8 @@ def test_longest_prefix_wins() -> None:
     assert table.lookup(address("192.0.2.1")) == "0.0.0.0/0"
 
 
-def test_families_do_not_mix() -> None:
-    table: RoutingTable[str] = RoutingTable()
+def test_families_do_not_mix(make: Maker) -> None:
+    table: RoutingTable[str] = make.implementation.routing_table()
     table.insert(prefix("0.0.0.0/0"), "four")
     assert table.lookup(address("::")) is None
     table.insert(prefix("::/0"), "six")
@@ -84,22 +87,22 @@ def test_families_do_not_mix() -> None:
     assert table.lookup(address("0.0.0.0")) == "four"
 
 
-def test_bits_behind_the_prefix_do_not_matter() -> None:
-    table: RoutingTable[str] = RoutingTable()
+def test_bits_behind_the_prefix_do_not_matter(make: Maker) -> None:
+    table: RoutingTable[str] = make.implementation.routing_table()
     table.insert((address("10.8.0.77"), 24), "net")
     assert table.get(prefix("10.8.0.0/24")) == "net"
     assert table.lookup(address("10.8.0.1")) == "net"
 
 
-def test_insert_replaces_the_value() -> None:
-    table: RoutingTable[str] = RoutingTable()
+def test_insert_replaces_the_value(make: Maker) -> None:
+    table: RoutingTable[str] = make.implementation.routing_table()
     table.insert(prefix("10.8.0.0/24"), "old")
     table.insert(prefix("10.8.0.0/24"), "new")
     assert table.lookup(address("10.8.0.1")) == "new"
 
 
-def test_removed_prefix_uncovers_the_shorter_one() -> None:
-    table: RoutingTable[str] = RoutingTable()
+def test_removed_prefix_uncovers_the_shorter_one(make: Maker) -> None:
+    table: RoutingTable[str] = make.implementation.routing_table()
     table.insert(prefix("10.8.0.0/24"), "long")
     table.insert(prefix("10.0.0.0/8"), "short")
     table.remove(prefix("10.8.0.0/24"))
@@ -107,15 +110,15 @@ def test_removed_prefix_uncovers_the_shorter_one() -> None:
 
 
 @pytest.mark.parametrize("text", ["10.8.1.0/24", "10.8.0.0/25"])
-def test_removing_what_is_not_there_is_an_error(text: str) -> None:
-    table: RoutingTable[str] = RoutingTable()
+def test_removing_what_is_not_there_is_an_error(make: Maker, text: str) -> None:
+    table: RoutingTable[str] = make.implementation.routing_table()
     table.insert(prefix("10.8.0.0/24"), "net")
     with pytest.raises(KeyError):
         table.remove(prefix(text))
 
 
-def test_get_wants_exactly_the_prefix() -> None:
-    table: RoutingTable[str] = RoutingTable()
+def test_get_wants_exactly_the_prefix(make: Maker) -> None:
+    table: RoutingTable[str] = make.implementation.routing_table()
     table.insert(prefix("10.8.0.0/24"), "net")
     assert table.get(prefix("10.8.0.0/24")) == "net"
     assert table.get(prefix("10.8.0.0/25")) is None
@@ -123,6 +126,6 @@ def test_get_wants_exactly_the_prefix() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(bytes(4), 33), (bytes(16), 129), (bytes(4), -1), (bytes(5), 8), (b"", 0)])
-def test_what_is_no_prefix_is_refused(wrong: Prefix) -> None:
+def test_what_is_no_prefix_is_refused(make: Maker, wrong: Prefix) -> None:
     with pytest.raises(ValueError, match="no prefix"):
-        RoutingTable[str]().insert(wrong, "net")
+        make.implementation.routing_table().insert(wrong, "net")

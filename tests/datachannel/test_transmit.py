@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.datachannel.peer import KeyExhausted
+from dataplane.datachannel.outcomes import KeyExhausted
 from dataplane.datachannel.wire import PACKET_ID_MAX
 from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
 
@@ -163,6 +163,16 @@ def test_exhausted_key_is_removed_for_both_directions(make: Maker, tunnel: Tunne
     tunnel.wait_for_keys()
     assert tunnel.drops == {DropReason.TX_PACKET_ID_EXHAUSTED: 1, DropReason.RX_UNKNOWN_KEY_ID: 1}
     assert tunnel.peer.row[Column.SENT_PRIMARY] == 0
+
+
+def test_exhausted_key_does_not_come_back_when_the_slots_are_swapped(make: Maker, tunnel: Tunnel) -> None:
+    exhaust(tunnel, left=0)
+    tunnel.send(make.outbound)
+    tunnel.channel.swap_keys(1)
+    assert tunnel.peer.keys.secondary is None
+    tunnel.channel.swap_keys(1)
+    assert tunnel.peer.keys.primary is None
+    assert tunnel.receive(tunnel.far.seal(make.inbound)) == []
 
 
 def test_exhaustion_leaves_the_secondary_key_where_it_is(make: Maker, tunnel: Tunnel) -> None:

@@ -7,11 +7,11 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from dataplane.fastpath.endpoint import are_same, key_of, packed, repacked, repacked_local
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.datachannel.datagram import SockAddr
+from dataplane.fastpath.endpoint import are_same, key_of, packed, repacked, repacked_local
 
 PORTS = st.integers(0, 0xFFFF)
 WORDS = st.integers(0, 0xFFFFFFFF)

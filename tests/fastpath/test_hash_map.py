@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 
 import pytest
-from dataplane.fastpath.hash_map import TestedMap as Map
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dataplane.fastpath.hash_map import TestedMap as Map
 
 # Few keys, so that they are found, replaced and removed, and stand in one another's way in a small table.
 KEYS = st.integers(0, 30)

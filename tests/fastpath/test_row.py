@@ -7,9 +7,9 @@ import os
 from array import array
 
 import pytest
+
 from dataplane.fastpath.key_slots import KeySlots
 from dataplane.fastpath.row import Row, columns
-
 from dataplane.statistics_page import StatisticsPage
 from dataplane.vocabulary import ROW_WORDS, Column, DropReason
 

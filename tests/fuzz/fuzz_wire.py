@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 with atheris.instrument_imports(include=["dataplane"]):
     import dataplane.fastpath.aead as compiled_aead
     import dataplane.fastpath.channel as compiled
-
     from dataplane.datachannel import aead as readable_aead
     from dataplane.datachannel import channel as readable
     from dataplane.datachannel.datagram import Datagram, SockAddr
