@@ -13,8 +13,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -77,6 +77,16 @@ class Lab:
             self._processes.append(process)
         return process
 
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Stops what is started in the block when that ends, youngest first; namespaces that it makes stay."""
+        before = len(self._processes)
+        try:
+            yield
+        finally:
+            with uninterrupted():
+                self._stop_youngest(before)
+
     def run(self, namespace: Namespace, argv: list[str], timeout_seconds: float = 60) -> str:
         """Runs a program in a namespace to its end and returns its output.
 
@@ -95,14 +105,18 @@ class Lab:
         """Ends and removes everything. Repeatable; signals wait until it is done."""
         with uninterrupted():
             atexit.unregister(self.close)
-            while self._processes:
-                self._processes[-1].stop()
-                self._processes.pop()
+            self._stop_youngest(0)
             while self._namespaces:
                 self._end_strays(self._namespaces[-1])
                 self._namespaces[-1].delete()
                 self._namespaces.pop()
             shutil.rmtree(self.sockets, ignore_errors=True)
+
+    def _stop_youngest(self, spared: int) -> None:
+        """Stops all but the first so many processes."""
+        while len(self._processes) > spared:
+            self._processes[-1].stop()
+            self._processes.pop()
 
     def _end_strays(self, namespace: Namespace) -> None:
         with suppress(RuntimeError):  # a namespace whose creation was cut short cannot be asked

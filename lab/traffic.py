@@ -1,16 +1,24 @@
-"""Traffic through a tunnel and what became of it. Knows ping and iperf3; must not know what carries the packets."""
+"""Traffic through a tunnel and what became of it.
+
+Knows ping, iperf3 and the sender and receiver of lab/datagrams.py; must not know what carries the packets.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from lab import datagrams
 from lab.lab import Lab
 from lab.netns import Namespace
 from lab.waiting import wait_until
+
+UDP_PORT: Final = 5300
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,15 @@ def _parse_ping(text: str) -> Pings:
     return Pings(int(counts.group(1)), int(counts.group(2)), float(times.group(1)) if times else 0.0)
 
 
+def round_trips(
+    lab: Lab, namespace: Namespace, address: str, *, count: int, interval_seconds: float = 0.01
+) -> list[float]:
+    """The round-trip time in ms of each echo request that was answered, in order."""
+    argv = [word for word in _ping_command(address, count, interval_seconds, 56) if word != "-q"]
+    text = lab.run(namespace, argv, timeout_seconds=count * interval_seconds + 30)
+    return [float(time) for time in re.findall(r"time=([\d.]+) ms", text)]
+
+
 def wait_reachable(lab: Lab, namespace: Namespace, address: str, *, timeout_seconds: float = 10) -> None:
     """Sends single pings until one is answered. Raises TimeoutError."""
     wait_until(
@@ -84,8 +101,63 @@ def start_iperf3_server(lab: Lab, namespace: Namespace, label: str = "iperf3") -
     process.wait_for("Server listening")
 
 
-def iperf3(lab: Lab, namespace: Namespace, address: str, *, seconds: float, reverse: bool = False) -> float:
+def iperf3(lab: Lab, namespace: Namespace, address: str, *, seconds: int, reverse: bool = False) -> float:
     """One TCP stream to the iperf3 server there (from it if `reverse`). Returns received bits a second."""
     argv = ["iperf3", "--client", address, "--time", str(seconds), "--json", *(["--reverse"] if reverse else [])]
     report: dict[str, Any] = json.loads(lab.run(namespace, argv, timeout_seconds=seconds + 30))
     return float(report["end"]["sum_received"]["bits_per_second"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpStreams:
+    """TCP streams all at once, for whole seconds; from client to server, or the other way if `reverse`."""
+
+    seconds: int
+    streams: int = 1
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TcpTransfer:
+    """What the receiver of TCP streams got; `segment_bytes` is the payload of a full packet inside the tunnel."""
+
+    bits_per_second: float
+    received_bytes: int
+    segment_bytes: int
+
+
+def tcp(lab: Lab, client: Namespace, server: Namespace, address: str, load: TcpStreams) -> TcpTransfer:
+    """Sends TCP streams between iperf3 and a server at `address`, which is started for it.
+
+    A server that serves one test after the other resets a connection that comes too soon after the one before. Raises
+    RuntimeError with what iperf3 complained of.
+    """
+    serving = lab.start(server, ["iperf3", "--server", "--one-off", "--forceflush"], f"iperf3-{secrets.token_hex(4)}")
+    serving.wait_for("Server listening")
+    argv = ["iperf3", "--client", address, "--time", str(load.seconds), "--parallel", str(load.streams), "--json"]
+    argv += ["--reverse"] if load.reverse else []
+    report: dict[str, Any] = json.loads(lab.run(client, argv, timeout_seconds=load.seconds + 30))
+    if "error" in report:  # the exit status is 0 all the same
+        raise RuntimeError(f"iperf3 said: {report['error']}")
+    serving.wait()
+    received, segment = report["end"]["sum_received"], report["start"]["tcp_mss_default"]
+    return TcpTransfer(float(received["bits_per_second"]), int(received["bytes"]), int(segment))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How many datagrams of a stream were sent and how many came."""
+
+    sent: int
+    received: int
+
+
+def udp(lab: Lab, sender: Namespace, receiver: Namespace, address: str, stream: datagrams.Stream) -> Delivery:
+    """Sends a stream to a receiver at `address`, which is started for it."""
+    program = [sys.executable, "-m", datagrams.__name__]
+    receiving = lab.start(receiver, [*program, "receive", str(UDP_PORT)], f"datagrams-{secrets.token_hex(4)}")
+    receiving.wait_for(datagrams.READY)
+    numbers = (UDP_PORT, stream.rate, stream.flows, stream.size, stream.seconds)
+    sent = lab.run(sender, [*program, "send", address, *map(str, numbers)], timeout_seconds=stream.seconds + 30)
+    receiving.wait()
+    return Delivery(int(sent), int(receiving.output().split()[-1]))

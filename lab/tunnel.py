@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lab.dataplane import DataPlane
 from lab.lab import Lab
-from lab.netns import Link
+from lab.netns import Link, Namespace
 from lab.openvpn import SERVER_VPN_IPV4, OpenVpn, Server, Settings, start_client, start_server
 from lab.pki import Authority
 from lab.traffic import wait_reachable
@@ -49,14 +49,25 @@ class Tunnel:
 
 
 def build(lab: Lab, authority: Authority, plan: Plan, label: str = "") -> Tunnel:
-    """Starts all ends and waits until each client's side is up and the server answers it inside the tunnel.
+    """Makes a namespace for each end and a link for each client, and connects them.
 
     `label` keeps this tunnel's names apart from those of another one in the same lab.
     """
+    server_namespace = lab.namespace(f"{label}server")
+    client_namespaces = [lab.namespace(f"{label}client{number}") for number in range(plan.clients)]
+    links = [lab.link(server_namespace, client) for client in client_namespaces]
+    return connect(lab, authority, plan, server_namespace, links, label)
+
+
+def connect(  # noqa: PLR0913, PLR0917 - each is a different thing
+    lab: Lab, authority: Authority, plan: Plan, server_namespace: Namespace, links: list[Link], label: str = ""
+) -> Tunnel:
+    """Starts all ends and waits until each client's side is up and the server answers it inside the tunnel.
+
+    Client n is at end b of link n and connects to the address of its end a: there is the server, or what leads to it.
+    """
     server_label = f"{label}server"
     client_labels = [f"{label}client{number}" for number in range(plan.clients)]
-    server_namespace = lab.namespace(server_label)
-    links = [lab.link(server_namespace, lab.namespace(name)) for name in client_labels]
     server = start_server(
         lab,
         server_namespace,
