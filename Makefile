@@ -3,44 +3,58 @@
 BIN := .venv/bin
 FUZZ_SECONDS ?= 60
 SET_UP := .venv/.set-up
+COMPILED := .venv/.compiled
+READY := $(SET_UP) $(COMPILED)
 SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint fuzz proto clean
+.PHONY: help venv demo bench test lint sanitize fuzz proto clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-venv: $(SET_UP)  ## install what is missing (as root: Debian packages too) and make .venv
+venv: $(READY)  ## install what is missing (as root: Debian packages too) and make .venv
 
 $(SET_UP): pyproject.toml constraints.txt hatch_build.py scripts/setup.sh scripts/generate_proto.py $(shell find proto -name '*.proto')
 	scripts/setup.sh
 	@touch $@
 
-demo: $(SET_UP)  ## run three tunnels side by side and show who carries the packets (as root)
+$(COMPILED): $(SET_UP) scripts/build_fastpath.py $(wildcard dataplane/fastpath/*.pyx dataplane/fastpath/*.pxd)
+	$(BIN)/python scripts/build_fastpath.py
+	@touch $@
+
+demo: $(READY)  ## run three tunnels side by side and show who carries the packets (as root)
 	$(BIN)/python -m demo.run
 
-test: $(SET_UP)  ## run all tests (as root)
+bench: $(READY)  ## measure every contender in turn: tables, bench/results.md, plot in bench/out (as root)
+	$(BIN)/python -m bench.run
+
+test: $(READY)  ## run all tests (as root)
 	$(BIN)/pytest
 
-lint: $(SET_UP)  ## check style, types, layers, the contract, spelling and shell scripts
+lint: $(READY)  ## check style, types, layers, the contract, spelling and shell scripts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	PATH="$(BIN):$$PATH" cython-lint dataplane/fastpath bench
 	$(BIN)/buf lint
-	$(BIN)/codespell --skip gen,dist,bench/out --ignore-words-list fro
+	$(BIN)/codespell --skip gen,dist,build,bench/out --ignore-words-list fro
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 
-fuzz: $(SET_UP)  ## run every fuzz target for FUZZ_SECONDS (60)
+sanitize: $(READY)  ## run all tests on a build with AddressSanitizer and UBSan, in build/sanitize (as root)
+	$(BIN)/python scripts/sanitize.py -m pytest
+
+fuzz: $(READY)  ## run every fuzz target for FUZZ_SECONDS (60) on the same build; crashing input goes to build/
 	@for target in tests/fuzz/fuzz_*.py; do \
 		echo "== $$target"; \
-		$(BIN)/python $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		$(BIN)/python scripts/sanitize.py $$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(CURDIR)/build/ || exit 1; \
 	done
 
 proto: $(SET_UP)  ## generate gen/ from proto/ again
 	$(BIN)/python scripts/generate_proto.py
 
 clean:  ## remove all that was made here
-	rm -rf .venv gen dist bench/out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv gen dist build bench/out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f dataplane/fastpath/*.so

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, TypeVar
 
+from dataplane.datapath import DatapathChoice
 from dataplane.observability.log import LogFormat, LogLevel
 
 DEFAULT_RUN_DIR: Final = "/run/ovpn-dataplane"
@@ -33,6 +34,7 @@ class Config:
     handoff_path: Path
     log_level: LogLevel
     log_format: LogFormat
+    datapath: DatapathChoice
 
 
 def program_version() -> str:
@@ -65,6 +67,7 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Con
         handoff_path=setting("handoff", f"{run_dir}/handoff.sock", _socket_path),
         log_level=setting("log-level", LogLevel.INFO.value, lambda value: _choice(LogLevel, value)),
         log_format=setting("log-format", LogFormat.AUTO.value, lambda value: _choice(LogFormat, value)),
+        datapath=setting("datapath", DatapathChoice.AUTO.value, lambda value: _choice(DatapathChoice, value)),
     )
     if config.control_path == config.handoff_path:
         parser.error(f"--handoff: must differ from --listen; both are {config.handoff_path}")
@@ -86,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add("handoff", "PATH", "socket that takes descriptors (default RUN_DIR/handoff.sock)")
     add("log-level", "LEVEL", "debug, info, warning or error (default info)")
     add("log-format", "FORMAT", "json, console, or auto: console on a terminal (default auto)")
+    add("datapath", "KIND", "compiled, python, or auto: compiled if it was built (default auto)")
     parser.add_argument("--version", action="version", version=f"%(prog)s {program_version()}")
     return parser
 

@@ -17,9 +17,12 @@ from dataplane.api.handoff_server import HandoffServer
 from dataplane.api.handoff_vault import HandoffVault
 from dataplane.api.leases import Leases
 from dataplane.api.server import ApiServer
+from dataplane.api.server_service import DaemonFacts
 from dataplane.api.socket_path import SocketPathError, run_directory
 from dataplane.config import Config, program_version
+from dataplane.datapath import DatapathUnavailable, choose_datapath
 from dataplane.engine.engine import Engine
+from dataplane.engine.worker_process import SubprocessLauncher
 from dataplane.observability.log import set_up_log
 
 GRACE_SECONDS: Final = 2.0
@@ -33,7 +36,7 @@ def run(config: Config) -> int:
     set_up_log(config.log_level, config.log_format, sys.stderr)
     try:
         asyncio.run(serve(config))
-    except SocketPathError as error:
+    except (SocketPathError, DatapathUnavailable) as error:
         structlog.get_logger().error("cannot_start", error=str(error))
         return 1
     except Exception:  # noqa: BLE001 - the root of the process
@@ -43,19 +46,25 @@ def run(config: Config) -> int:
 
 
 async def serve(config: Config) -> None:
-    """Serves until SIGTERM or SIGINT. Raises SocketPathError; whatever happens, nothing made is left behind."""
+    """Serves until SIGTERM or SIGINT. Whatever happens, nothing made is left behind.
+
+    Raises SocketPathError, DatapathUnavailable.
+    """
     log = structlog.get_logger()
+    datapath, reason = choose_datapath(config.datapath)
+    if reason:
+        log.warning("no_compiled_datapath", reason=reason, datapath=datapath.value)
     end, hurry = _stop_events()
     async with AsyncExitStack() as parts:
         parts.enter_context(run_directory(config.run_dir))
-        engine = Engine()
+        engine = Engine(worker_launcher=SubprocessLauncher(datapath))
         parts.push_async_callback(engine.close)
         vault = HandoffVault()
         leases = Leases(engine, vault)
         parts.push_async_callback(leases.join)
         handoff = HandoffServer(config.handoff_path, vault, leases.connection_closed)
         parts.callback(handoff.close)
-        api = ApiServer(engine, vault, leases, program_version(), config.handoff_path)
+        api = ApiServer(engine, vault, leases, DaemonFacts(program_version(), config.handoff_path, datapath))
         await api.start(config.control_path)
         parts.push_async_callback(api.stop, GRACE_SECONDS, hurry)
         log.info(
@@ -63,7 +72,7 @@ async def serve(config: Config) -> None:
             version=program_version(),
             listen=f"unix:{config.control_path}",
             handoff=str(config.handoff_path),
-            datapath="python",
+            datapath=datapath.value,
             instance_id=engine.instance_id,
         )
         await end.wait()

@@ -32,7 +32,10 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
 
 
 class AddSocket(msgspec.Struct, frozen=True, tag=True):
-    """Serves a bound UDP socket under this number. Descriptor: the socket."""
+    """Serves a bound UDP socket under this number.
+
+    Descriptors: the socket; perhaps a second one, its control outlet (see AdoptSocketRequest in socket.proto).
+    """
 
     socket_id: int
 

@@ -1,4 +1,4 @@
-"""The words that daemon and worker share: modes, slots, ciphers, reasons, columns of the statistics page.
+"""The words that daemon and worker share: modes, slots, ciphers, datapaths, reasons, columns of the statistics page.
 
 Knows the kernel's numbers (include/uapi/linux/ovpn.h). Must not know anything else: it imports nothing
 of the project, so that every package may import it.
@@ -6,7 +6,7 @@ of the project, so that every package may import it.
 
 from __future__ import annotations
 
-from enum import IntEnum, unique
+from enum import IntEnum, StrEnum, unique
 from typing import Final
 
 PEER_ID_UNDEF: Final = 0xFFFFFF
@@ -45,6 +45,16 @@ class Cipher(IntEnum):
     def key_lengths(self) -> tuple[int, ...]:
         """Legal lengths of the cipher key in bytes."""
         return (16, 24, 32) if self is Cipher.AES_GCM else (32,)
+
+
+@unique
+class DatapathKind(StrEnum):
+    """Which implementation carries the packets."""
+
+    PYTHON = "python"
+    """The readable one: dataplane.datachannel, packet by packet."""
+    COMPILED = "compiled"
+    """Its twin, dataplane.fastpath, batch by batch. Not there where the package was built without a compiler."""
 
 
 @unique

@@ -10,6 +10,10 @@ VENV=.venv
 PACKAGES=(
     ca-certificates:/etc/ssl/certs/ca-certificates.crt
     python3-venv:/usr/share/doc/python3-venv
+    python3-dev:/usr/share/doc/python3-dev
+    gcc:/usr/bin/gcc
+    libc6-dev:/usr/include/stdio.h
+    libssl-dev:/usr/include/openssl/evp.h
     openvpn:/usr/sbin/openvpn
     iproute2:/usr/sbin/ip
     iperf3:/usr/bin/iperf3
@@ -56,5 +60,6 @@ fi
 # The constraints hold for the build's own requirements too, so that every machine gets the same generated code.
 # The groups come first: the build of the project finds protoc's plugin in .venv.
 "$VENV/bin/pip" install -q "$(grep '^pip==' constraints.txt)"
-"$VENV/bin/pip" install -q --constraint constraints.txt --group lint --group test --group fuzz
+"$VENV/bin/pip" install -q --constraint constraints.txt \
+    --group build --group lint --group test --group fuzz --group bench
 "$VENV/bin/pip" install -q --constraint constraints.txt --build-constraint constraints.txt --editable .

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.config import Config, read_config
+from dataplane.datapath import DatapathChoice
 from dataplane.observability.log import LogFormat, LogLevel
 
 RUN = Path("/run/ovpn-dataplane")
@@ -22,7 +23,14 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, **environment: 
 
 
 def test_there_is_a_default_for_everything() -> None:
-    assert read_config([], {}) == Config(RUN, RUN / "control.sock", RUN / "handoff.sock", LogLevel.INFO, LogFormat.AUTO)
+    assert read_config([], {}) == Config(
+        run_dir=RUN,
+        control_path=RUN / "control.sock",
+        handoff_path=RUN / "handoff.sock",
+        log_level=LogLevel.INFO,
+        log_format=LogFormat.AUTO,
+        datapath=DatapathChoice.AUTO,
+    )
 
 
 def test_the_sockets_follow_the_run_directory() -> None:
@@ -31,8 +39,10 @@ def test_the_sockets_follow_the_run_directory() -> None:
 
 
 def test_every_setting_has_a_flag() -> None:
-    arguments = ["--run-dir=/r", "--listen=unix:/l", "--handoff=/h", "--log-level=debug", "--log-format=json"]
-    assert read_config(arguments, {}) == Config(Path("/r"), Path("/l"), Path("/h"), LogLevel.DEBUG, LogFormat.JSON)
+    paths = ["--run-dir=/r", "--listen=unix:/l", "--handoff=/h"]
+    assert read_config([*paths, "--log-level=debug", "--log-format=json", "--datapath=python"], {}) == Config(
+        Path("/r"), Path("/l"), Path("/h"), LogLevel.DEBUG, LogFormat.JSON, DatapathChoice.PYTHON
+    )
 
 
 def test_every_setting_has_a_variable() -> None:
@@ -42,8 +52,11 @@ def test_every_setting_has_a_variable() -> None:
         "OVPN_DATAPLANE_HANDOFF": "/h",
         "OVPN_DATAPLANE_LOG_LEVEL": "error",
         "OVPN_DATAPLANE_LOG_FORMAT": "console",
+        "OVPN_DATAPLANE_DATAPATH": "compiled",
     }
-    assert read_config([], environment) == Config(Path("/r"), Path("/l"), Path("/h"), LogLevel.ERROR, LogFormat.CONSOLE)
+    assert read_config([], environment) == Config(
+        Path("/r"), Path("/l"), Path("/h"), LogLevel.ERROR, LogFormat.CONSOLE, DatapathChoice.COMPILED
+    )
 
 
 def test_a_flag_wins_over_the_environment() -> None:
@@ -100,6 +113,7 @@ def test_a_run_directory_that_is_too_long_for_its_sockets_is_refused(capsys: pyt
         (["--log-level", "loud"], {}, "--log-level: must be one of debug, info, warning, error; is 'loud'"),
         ([], {"OVPN_DATAPLANE_LOG_LEVEL": "loud"}, "OVPN_DATAPLANE_LOG_LEVEL: must be one of debug"),
         (["--log-format", "xml"], {}, "--log-format: must be one of json, console, auto; is 'xml'"),
+        (["--datapath", "c"], {}, "--datapath: must be one of auto, compiled, python; is 'c'"),
         ([], {"OVPN_DATAPLANE_LISTEN": "tcp:1"}, "OVPN_DATAPLANE_LISTEN: must be unix:PATH"),
         (["--run-dir", ""], {}, "--run-dir: must be a path; is empty"),
         (["--handoff", ""], {}, "--handoff: must be a path; is empty"),

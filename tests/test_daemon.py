@@ -34,6 +34,14 @@ from ovpn.dataplane.v1 import (
 from dataplane.tun.device import open_tun
 
 PATIENCE_S: Final = 30
+PROGRAM: Final = ("-m", "dataplane")
+NOT_COMPILED: Final = """
+import sys
+sys.modules["dataplane.fastpath.packet_path"] = None
+from dataplane.__main__ import main
+sys.exit(main())
+"""
+"""The program as it is where dataplane.fastpath was not built."""
 
 
 class Daemon:
@@ -74,12 +82,10 @@ def directory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def started(*arguments: str) -> AsyncIterator[Daemon]:
+async def started(*arguments: str, program: tuple[str, ...] = PROGRAM) -> AsyncIterator[Daemon]:
     """A daemon that was started; killed at the end if it still runs."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OVPN_DATAPLANE_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dataplane", *arguments, stderr=PIPE, env=environment
-    )
+    process = await asyncio.create_subprocess_exec(sys.executable, *program, *arguments, stderr=PIPE, env=environment)
     try:
         yield Daemon(process)
     finally:
@@ -89,8 +95,8 @@ async def started(*arguments: str) -> AsyncIterator[Daemon]:
 
 
 @asynccontextmanager
-async def ready(run_dir: Path) -> AsyncIterator[Daemon]:
-    async with started("--run-dir", str(run_dir)) as daemon:
+async def ready(run_dir: Path, *arguments: str, program: tuple[str, ...] = PROGRAM) -> AsyncIterator[Daemon]:
+    async with started("--run-dir", str(run_dir), *arguments, program=program) as daemon:
         await daemon.said("ready")
         yield daemon
 
@@ -108,9 +114,47 @@ async def test_a_daemon_says_ready_once_with_what_clients_need(directory: Path) 
         assert await daemon.end() == 0
     assert (record["listen"], record["handoff"]) == (f"unix:{run_dir}/control.sock", f"{run_dir}/handoff.sock")
     assert (record["instance_id"], record["version"]) == (info.instance_id, info.version)
-    assert record["datapath"] == "python"
     assert info.handoff_path == record["handoff"]
     assert [entry["event"] for entry in daemon.log] == ["ready", "stopping", "stopped"]
+
+
+@pytest.mark.parametrize("datapath", ["python", "compiled"])
+async def test_the_datapath_that_was_asked_for_runs(directory: Path, datapath: str) -> None:
+    async with ready(directory, "--datapath", datapath) as daemon:
+        assert daemon.log[-1]["datapath"] == datapath
+        assert await datapath_of(directory) == datapath
+        await daemon.end()
+
+
+async def test_the_compiled_datapath_runs_where_it_was_built(directory: Path) -> None:
+    async with ready(directory) as daemon:
+        assert daemon.log[-1]["datapath"] == "compiled"
+        await daemon.end()
+
+
+async def test_a_daemon_without_compiled_datapath_says_so_and_runs_the_readable_one(directory: Path) -> None:
+    async with ready(directory, program=("-c", NOT_COMPILED)) as daemon:
+        assert daemon.log[0]["event"] == "no_compiled_datapath"
+        assert "the compiled datapath cannot be loaded" in daemon.log[0]["reason"]
+        assert daemon.log[-1]["datapath"] == "python"
+        assert await datapath_of(directory) == "python"
+        await daemon.end()
+
+
+async def test_a_daemon_without_the_compiled_datapath_that_was_asked_for_does_not_start(directory: Path) -> None:
+    run_dir = ("--run-dir", str(directory))
+    async with started(*run_dir, "--datapath", "compiled", program=("-c", NOT_COMPILED)) as daemon:
+        assert await daemon.ended() == 1
+    assert [record["event"] for record in daemon.log] == ["cannot_start"]
+    assert "the compiled datapath cannot be loaded" in daemon.log[0]["error"]
+    assert names_in(directory) == []
+
+
+async def datapath_of(run_dir: Path) -> str:
+    """The datapath in GetServerInfo, in words."""
+    async with channel(run_dir) as client:
+        info = await server_pb2_grpc.ServerServiceStub(client).GetServerInfo(server_pb2.GetServerInfoRequest())
+    return server_pb2.DatapathKind.Name(info.datapath).removeprefix("DATAPATH_KIND_").lower()
 
 
 async def test_the_sockets_are_guarded_by_their_modes(directory: Path) -> None:

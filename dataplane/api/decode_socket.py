@@ -34,14 +34,16 @@ def decode_creation(request: socket_pb2.CreateSocketRequest) -> SocketSpec:
     return SocketSpec(device, name, address, port, socket.ipv6_only, network_namespace)
 
 
-def decode_adoption(request: socket_pb2.AdoptSocketRequest) -> tuple[str, str, str]:
-    """Device, name for the socket, and token."""
+def decode_adoption(request: socket_pb2.AdoptSocketRequest) -> tuple[str, str, str, str]:
+    """Device, name for the socket, its token, and the token of its control outlet or ""."""
     found = Violations()
     device = validation.read_name(found, "device", request.device)
     name = validation.read_name(found, "name", request.name)
     token = validation.read_token(found, "socket_token", request.socket_token)
+    if request.control_token:
+        validation.read_token(found, "control_token", request.control_token)
     found.raise_if_any()
-    return device, name, token
+    return device, name, token, request.control_token
 
 
 def decode_names(request: socket_pb2.GetSocketRequest | socket_pb2.DeleteSocketRequest) -> tuple[str, str]:

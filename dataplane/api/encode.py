@@ -57,6 +57,7 @@ def encode_socket(view: SocketView) -> socket_pb2.Socket:
         ipv6_only=view.ipv6_only,
         adopted=view.adopted,
         peer_count=view.peer_count,
+        has_control_outlet=view.has_control_outlet,
     )
 
 

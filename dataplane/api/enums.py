@@ -11,7 +11,7 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
 
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode
 
 MODES: Final = {
     Mode.P2P: common_pb2.DEVICE_MODE_P2P,
@@ -36,6 +36,10 @@ DEVICE_STATES: Final = {
     DeviceState.READY: device_pb2.DEVICE_STATE_READY,
     DeviceState.RESTARTING: device_pb2.DEVICE_STATE_RESTARTING,
     DeviceState.FAILED: device_pb2.DEVICE_STATE_FAILED,
+}
+DATAPATH_KINDS: Final = {
+    DatapathKind.PYTHON: server_pb2.DATAPATH_KIND_PYTHON,
+    DatapathKind.COMPILED: server_pb2.DATAPATH_KIND_COMPILED,
 }
 LOG_LEVELS: Final = {
     LogLevel.DEBUG: server_pb2.LOG_LEVEL_DEBUG,

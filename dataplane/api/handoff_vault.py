@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,6 +96,21 @@ class HandoffVault:
             raise token_unknown()
         deposit = self._remove(token)
         return HandedOver(deposit.fd, deposit.connection)
+
+    def take_all(self, tokens: Iterable[str], now: float) -> list[int]:
+        """Spends several tokens; gives their descriptors. Raises as take(), and the others are spent all the same."""
+        fds: list[int] = []
+        failure = None
+        for token in tokens:
+            try:
+                fds.append(self.take(token, now).fd)
+            except EngineError as error:
+                failure = error
+        if failure is None:
+            return fds
+        for fd in fds:
+            os.close(fd)
+        raise failure
 
     def expire(self, now: float) -> None:
         """Closes the descriptors whose time is over."""

@@ -30,7 +30,7 @@ from dataplane.api.interceptors import CallInterceptor
 from dataplane.api.key_service import KeyService
 from dataplane.api.leases import Leases
 from dataplane.api.peer_service import PeerService
-from dataplane.api.server_service import ServerService
+from dataplane.api.server_service import DaemonFacts, ServerService
 from dataplane.api.socket_path import SocketPathError, claim_socket_path, socket_umask
 from dataplane.api.socket_service import SocketService
 from dataplane.engine.engine import Engine
@@ -55,7 +55,7 @@ _OPTIONS: Final = (
 class ApiServer:
     """Serves from start() to stop(). To be made where an event loop runs."""
 
-    def __init__(self, engine: Engine, vault: HandoffVault, leases: Leases, version: str, handoff_path: Path) -> None:
+    def __init__(self, engine: Engine, vault: HandoffVault, leases: Leases, facts: DaemonFacts) -> None:
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor()], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS
         )
@@ -66,7 +66,7 @@ class ApiServer:
         peer_pb2_grpc.add_PeerServiceServicer_to_server(PeerService(engine), self._server)
         key_pb2_grpc.add_KeyServiceServicer_to_server(KeyService(engine), self._server)
         event_pb2_grpc.add_EventServiceServicer_to_server(self._events, self._server)
-        server_pb2_grpc.add_ServerServiceServicer_to_server(ServerService(engine, version, handoff_path), self._server)
+        server_pb2_grpc.add_ServerServiceServicer_to_server(ServerService(engine, facts), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

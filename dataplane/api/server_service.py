@@ -7,29 +7,39 @@ Knows the daemon's facts, which are passed in. Must not know devices.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from ovpn.dataplane.v1 import server_pb2, server_pb2_grpc
 
-from dataplane.api.enums import LOG_LEVELS
+from dataplane.api.enums import DATAPATH_KINDS, LOG_LEVELS
 from dataplane.api.validation import read_enum
 from dataplane.api.violations import Violations
 from dataplane.engine.engine import Engine
 from dataplane.observability.log import set_log_level
+from dataplane.vocabulary import DatapathKind
 
 CIPHERS: Final = ("AES-128-GCM", "AES-192-GCM", "AES-256-GCM", "CHACHA20-POLY1305")
 """The ciphers of vocabulary.Cipher, one name a key length, as OpenVPN calls them."""
 
 
+@dataclass(frozen=True, slots=True)
+class DaemonFacts:
+    """What the daemon tells about itself: see GetServerInfoResponse."""
+
+    version: str
+    handoff_path: Path
+    datapath: DatapathKind
+
+
 class ServerService(server_pb2_grpc.ServerServiceServicer):
     """See proto/ovpn/dataplane/v1/server.proto. The daemon counts as started when this is made."""
 
-    def __init__(self, engine: Engine, version: str, handoff_path: Path) -> None:
+    def __init__(self, engine: Engine, facts: DaemonFacts) -> None:
         self._engine = engine
-        self._version = version
-        self._handoff_path = handoff_path
+        self._facts = facts
         self._start_time = Timestamp()
         self._start_time.FromNanoseconds(time.time_ns())
 
@@ -40,10 +50,10 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
         limits = self._engine.limits
         return server_pb2.GetServerInfoResponse(
             instance_id=self._engine.instance_id,
-            version=self._version,
+            version=self._facts.version,
             start_time=self._start_time,
-            datapath=server_pb2.DATAPATH_KIND_PYTHON,
-            handoff_path=str(self._handoff_path),
+            datapath=DATAPATH_KINDS[self._facts.datapath],
+            handoff_path=str(self._facts.handoff_path),
             limits=server_pb2.Limits(
                 max_devices=limits.max_devices,
                 max_sockets_per_device=limits.max_sockets_per_device,

@@ -34,10 +34,10 @@ class SocketService(socket_pb2_grpc.SocketServiceServicer):
     async def AdoptSocket(
         self, request: socket_pb2.AdoptSocketRequest, _context: object
     ) -> socket_pb2.AdoptSocketResponse:
-        """Takes over a bound UDP socket; spends the token whatever the outcome."""
-        device, name, token = decode_socket.decode_adoption(request)
-        handed = self._vault.take(token, time.monotonic())
-        view = await self._engine.adopt_socket(device, name, handed.fd)
+        """Takes over a bound UDP socket; spends the tokens whatever the outcome."""
+        device, name, *tokens = decode_socket.decode_adoption(request)
+        fd, *outlet_fd = self._vault.take_all(filter(None, tokens), time.monotonic())
+        view = await self._engine.adopt_socket(device, name, fd, *outlet_fd)
         return socket_pb2.AdoptSocketResponse(socket=encode_socket(view))
 
     async def GetSocket(self, request: socket_pb2.GetSocketRequest, _context: object) -> socket_pb2.GetSocketResponse:

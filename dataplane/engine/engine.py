@@ -19,6 +19,7 @@ from dataplane.engine import errors
 from dataplane.engine.device import Device, Surroundings
 from dataplane.engine.limits import DEFAULT_LIMITS, Limits
 from dataplane.engine.resources import LinuxResources, Resources, Tun, closed_on_failure
+from dataplane.engine.sockets import all_closed_on_failure
 from dataplane.engine.tasks import Tasks
 from dataplane.engine.types import (
     DeviceChange,
@@ -125,11 +126,11 @@ class Engine:
         """Makes and binds a socket."""
         return await self._tasks.shield(self._device(spec.device).sockets.create(spec))
 
-    async def adopt_socket(self, device: str, name: str, fd: int) -> SocketView:
-        """Takes over a bound socket. Takes ownership of `fd` in every case."""
-        with closed_on_failure(fd):
+    async def adopt_socket(self, device: str, name: str, fd: int, outlet_fd: int | None = None) -> SocketView:
+        """Takes over a bound socket, and its control outlet. Takes ownership of both in every case."""
+        with all_closed_on_failure(fd, outlet_fd):
             sockets = self._device(device).sockets
-        return await self._tasks.shield(sockets.adopt(name, fd))
+        return await self._tasks.shield(sockets.adopt(name, fd, outlet_fd))
 
     def get_socket(self, device: str, name: str) -> SocketView:
         """One socket."""

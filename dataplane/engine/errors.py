@@ -156,6 +156,11 @@ def socket_not_bound(detail: str) -> EngineError:
     return EngineError(ErrorKind.FAILED_PRECONDITION, "SOCKET_NOT_BOUND", detail, detail=detail)
 
 
+def not_a_control_outlet(detail: str) -> EngineError:
+    """The second descriptor handed over is something else."""
+    return EngineError(ErrorKind.FAILED_PRECONDITION, "NOT_A_CONTROL_OUTLET", detail, detail=detail)
+
+
 def peer_not_found(device: str, peer_id: int) -> EngineError:
     """The device has no such peer."""
     return EngineError(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from dataplane.engine import errors
+from dataplane.engine.control_outlet import check_outlet
 from dataplane.engine.resources import BoundSocket, Resources, closed_on_failure
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.types import DeviceState, SocketSpec, SocketView
@@ -20,12 +22,26 @@ from dataplane.messages import AddSocket, RemoveSocket
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """A socket. socket_id: its number towards the worker, never used again in the device's life."""
+    """A socket. socket_id: its number towards the worker, never used again in the device's life.
+
+    outlet_fd: where the worker sends what is not DATA_V2, None for nowhere.
+    """
 
     name: str
     socket_id: int
     bound: BoundSocket
     adopted: bool
+    outlet_fd: int | None
+
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors, in the order of AddSocket."""
+        return [self.bound.fd] if self.outlet_fd is None else [self.bound.fd, self.outlet_fd]
+
+    def close(self) -> None:
+        """Closes the descriptors."""
+        for fd in self.fds:
+            os.close(fd)
 
 
 class Sockets:
@@ -69,6 +85,7 @@ class Sockets:
             ipv6_only=socket.bound.ipv6_only,
             adopted=socket.adopted,
             peer_count=self._count_peers(name),
+            has_control_outlet=socket.outlet_fd is not None,
         )
 
     def views(self) -> list[SocketView]:
@@ -84,13 +101,15 @@ class Sockets:
                 await self._hand_over(spec.name, bound, adopted=False)
             return self.view(spec.name)
 
-    async def adopt(self, name: str, fd: int) -> SocketView:
-        """Hands a given socket to the worker. Takes ownership of `fd` in every case."""
-        with closed_on_failure(fd):
+    async def adopt(self, name: str, fd: int, outlet_fd: int | None) -> SocketView:
+        """Hands a given socket, and its control outlet, to the worker. Takes ownership of both in every case."""
+        with all_closed_on_failure(fd, outlet_fd):
             async with self._supervisor.exclusive():
                 self._check_new(name)
                 bound = await asyncio.to_thread(self._resources.adopt_udp, fd)
-                await self._hand_over(name, bound, adopted=True)
+                if outlet_fd is not None:
+                    check_outlet(outlet_fd)
+                await self._hand_over(name, bound, adopted=True, outlet_fd=outlet_fd)
                 return self.view(name)
 
     async def remove(self, socket: Socket) -> None:
@@ -98,17 +117,17 @@ class Sockets:
         if self._supervisor.state is not DeviceState.FAILED:
             await self._supervisor.request(RemoveSocket(socket.socket_id))
         del self._by_name[socket.name]
-        os.close(socket.bound.fd)
+        socket.close()
 
     async def hand_all_over(self) -> None:
         """Gives the sockets to a new worker."""
         for socket in self._by_name.values():
-            await self._supervisor.request(AddSocket(socket.socket_id), socket.bound.fd)
+            await self._supervisor.request(AddSocket(socket.socket_id), *socket.fds)
 
     def close(self) -> None:
         """Closes the daemon's descriptors; the worker has ended."""
         for socket in self._by_name.values():
-            os.close(socket.bound.fd)
+            socket.close()
         self._by_name.clear()
 
     def _check_new(self, name: str) -> None:
@@ -117,8 +136,18 @@ class Sockets:
         if len(self._by_name) >= self._limit:
             raise errors.socket_limit(self._device, self._limit)
 
-    async def _hand_over(self, name: str, bound: BoundSocket, *, adopted: bool) -> None:
+    async def _hand_over(self, name: str, bound: BoundSocket, *, adopted: bool, outlet_fd: int | None = None) -> None:
         self._last_id += 1
-        socket = Socket(name, self._last_id, bound, adopted)
-        await self._supervisor.request(AddSocket(socket.socket_id), bound.fd)
+        socket = Socket(name, self._last_id, bound, adopted, outlet_fd)
+        await self._supervisor.request(AddSocket(socket.socket_id), *socket.fds)
         self._by_name[name] = socket
+
+
+@contextmanager
+def all_closed_on_failure(*fds: int | None) -> Iterator[None]:
+    """Closes the descriptors that there are if the block fails."""
+    with ExitStack() as stack:
+        for fd in fds:
+            if fd is not None:
+                stack.enter_context(closed_on_failure(fd))
+        yield

@@ -96,6 +96,7 @@ class SocketView:
     ipv6_only: bool
     adopted: bool
     peer_count: int
+    has_control_outlet: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import sys
 from asyncio.subprocess import DEVNULL, Process
 from typing import Protocol
 
+from dataplane.vocabulary import DatapathKind
+
 
 class WorkerProcess(Protocol):
     """A worker that was started."""
@@ -36,7 +38,13 @@ class WorkerLauncher(Protocol):
 
 
 class SubprocessLauncher:
-    """Executes `python -m dataplane.worker`, never a fork of this process, which has imported grpc."""
+    """Executes `python -m dataplane.worker`, never a fork of this process, which has imported grpc.
+
+    datapath: which implementation carries its packets.
+    """
+
+    def __init__(self, datapath: DatapathKind = DatapathKind.PYTHON) -> None:
+        self._datapath = datapath
 
     async def launch(self) -> tuple[WorkerProcess, socket.socket]:
         """See WorkerLauncher.
@@ -52,6 +60,8 @@ class SubprocessLauncher:
                     "dataplane.worker",
                     "--fd",
                     str(theirs.fileno()),
+                    "--datapath",
+                    self._datapath.value,
                     stdin=DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     # Ctrl-C at a terminal is for the daemon, which ends its workers in order.

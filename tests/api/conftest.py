@@ -37,10 +37,13 @@ from dataplane.api.handoff_server import HandoffServer
 from dataplane.api.handoff_vault import HandoffVault
 from dataplane.api.leases import Leases
 from dataplane.api.server import ApiServer
+from dataplane.api.server_service import DaemonFacts
 from dataplane.engine.engine import Engine
+from dataplane.vocabulary import DatapathKind
 from tests.engine.conftest import FakeLauncher, FakeResources
 
 PATIENCE_S: Final = 10
+DATAPATH: Final = DatapathKind.COMPILED
 
 
 class Api:
@@ -55,7 +58,7 @@ class Api:
         self.vault = HandoffVault()
         self.leases = Leases(self.engine, self.vault)
         self.handoff = HandoffServer(self.handoff_path, self.vault, self.leases.connection_closed)
-        self.server = ApiServer(self.engine, self.vault, self.leases, "1.2.3", self.handoff_path)
+        self.server = ApiServer(self.engine, self.vault, self.leases, DaemonFacts("1.2.3", self.handoff_path, DATAPATH))
         self.channel = grpc.aio.insecure_channel(f"unix:{self.control_path}")
         self.devices = device_pb2_grpc.DeviceServiceStub(self.channel)
         self.sockets = socket_pb2_grpc.SocketServiceStub(self.channel)

@@ -11,6 +11,7 @@ from dataplane.engine.types import SocketSpec
 from tests.api.conftest import socket_message
 
 TOKEN = "0123456789abcdef" * 2
+OTHER_TOKEN = "fedcba9876543210" * 2
 
 
 def test_an_ipv6_socket_is_taken_as_asked_for() -> None:
@@ -28,4 +29,9 @@ def test_an_ipv4_socket_is_taken_as_asked_for() -> None:
 
 def test_an_adoption_has_device_name_and_token() -> None:
     request = socket_pb2.AdoptSocketRequest(device="d", name="s", socket_token=TOKEN)
-    assert decode_socket.decode_adoption(request) == ("d", "s", TOKEN)
+    assert decode_socket.decode_adoption(request) == ("d", "s", TOKEN, "")
+
+
+def test_an_adoption_may_have_a_control_outlet() -> None:
+    request = socket_pb2.AdoptSocketRequest(device="d", name="s", socket_token=TOKEN, control_token=OTHER_TOKEN)
+    assert decode_socket.decode_adoption(request) == ("d", "s", TOKEN, OTHER_TOKEN)

@@ -12,7 +12,7 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
 from dataplane.api import enums
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
         (KeySlot, enums.KEY_SLOTS, common_pb2.KeySlot.DESCRIPTOR),
         (DelReason, enums.DEL_REASONS, common_pb2.DelReason.DESCRIPTOR),
         (DeviceState, enums.DEVICE_STATES, device_pb2.DeviceState.DESCRIPTOR),
+        (DatapathKind, enums.DATAPATH_KINDS, server_pb2.DatapathKind.DESCRIPTOR),
         (LogLevel, enums.LOG_LEVELS, server_pb2.LogLevel.DESCRIPTOR),
     ],
 )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from ovpn.dataplane.v1 import server_pb2
 
+from dataplane.api.server_service import DaemonFacts, ServerService
+from dataplane.engine.engine import Engine
 from dataplane.observability.log import LogLevel, set_log_level
-from dataplane.vocabulary import Cipher
+from dataplane.vocabulary import Cipher, DatapathKind
 from tests.api.conftest import Api, refusal_of
 
 
@@ -29,9 +32,20 @@ async def test_info_tells_what_the_daemon_is(api: Api) -> None:
     assert info.instance_id == api.engine.instance_id
     assert info.version == "1.2.3"
     assert 0 <= time.time() - info.start_time.ToMicroseconds() / 1e6 < 60
-    assert info.datapath == server_pb2.DATAPATH_KIND_PYTHON
     assert info.handoff_path == str(api.handoff_path)
     assert info.limits == server_pb2.Limits(max_devices=256, max_sockets_per_device=64, max_peers_per_device=65535)
+
+
+@pytest.mark.parametrize(
+    ("datapath", "number"),
+    [
+        (DatapathKind.PYTHON, server_pb2.DATAPATH_KIND_PYTHON),
+        (DatapathKind.COMPILED, server_pb2.DATAPATH_KIND_COMPILED),
+    ],
+)
+async def test_info_tells_which_datapath_runs(datapath: DatapathKind, number: int) -> None:
+    service = ServerService(Engine(), DaemonFacts("1.2.3", Path("/h"), datapath))
+    assert (await service.GetServerInfo(server_pb2.GetServerInfoRequest(), None)).datapath == number
 
 
 async def test_info_names_a_cipher_for_each_key_length(api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 import grpc
@@ -27,8 +28,8 @@ def delete(device: str = "d", name: str = "s", **fields: Any) -> socket_pb2.Dele
     return socket_pb2.DeleteSocketRequest(device=device, name=name, **fields)
 
 
-def adopt(device: str = "d", name: str = "s", token: str = TOKEN) -> socket_pb2.AdoptSocketRequest:
-    return socket_pb2.AdoptSocketRequest(device=device, name=name, socket_token=token)
+def adopt(device: str = "d", name: str = "s", token: str = TOKEN, **fields: Any) -> socket_pb2.AdoptSocketRequest:
+    return socket_pb2.AdoptSocketRequest(device=device, name=name, socket_token=token, **fields)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,45 @@ async def test_a_handed_over_socket_is_adopted(api: Api) -> None:
     with client:
         socket = (await api.sockets.AdoptSocket(adopt(token=token))).socket
     assert socket == socket_pb2.Socket(device="d", name="s", address="192.0.2.1", port=1194, adopted=True)
+
+
+async def hand_over_pair(api: Api) -> tuple[socket.socket, str, str]:
+    """A hand-off connection and the tokens of what passes for a UDP socket, and of a control outlet."""
+    client, token = await api.hand_over(fd := device_fd())
+    os.close(fd)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with client, ours, theirs:
+        other_client, control_token = await api.hand_over(ours.fileno())
+    return other_client, token, control_token
+
+
+async def test_a_socket_is_adopted_with_its_control_outlet(api: Api) -> None:
+    await api.make_device()
+    client, token, control_token = await hand_over_pair(api)
+    with client:
+        adopted = (await api.sockets.AdoptSocket(adopt(token=token, control_token=control_token))).socket
+    assert adopted.has_control_outlet
+    assert (await api.sockets.GetSocket(get())).socket == adopted
+
+
+async def test_a_malformed_control_token_is_refused(api: Api) -> None:
+    await api.make_device()
+    refusal = await refusal_of(api.sockets.AdoptSocket(adopt(control_token="short")))
+    assert set(refusal.violations) == {"control_token"}
+
+
+async def test_an_unknown_control_token_spends_the_other_one(api: Api) -> None:
+    await api.make_device()
+    client, token, control_token = await hand_over_pair(api)
+    with client:
+        before = device_fds()
+        refusal = await refusal_of(api.sockets.AdoptSocket(adopt(token=token, control_token=TOKEN)))
+        assert refusal.reason == "HANDOFF_TOKEN_UNKNOWN"
+        assert device_fds() == before - 1
+        refusal = await refusal_of(api.sockets.AdoptSocket(adopt(token=TOKEN, control_token=control_token)))
+        assert refusal.reason == "HANDOFF_TOKEN_UNKNOWN"
+        refusal = await refusal_of(api.sockets.AdoptSocket(adopt(token=control_token)))
+        assert refusal.reason == "HANDOFF_TOKEN_UNKNOWN"
 
 
 @pytest.mark.parametrize("token", ["", "short", TOKEN.upper(), TOKEN + "0", TOKEN + "\n"])

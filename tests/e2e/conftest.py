@@ -1,9 +1,14 @@
-"""Fixtures of the end-to-end tests: an authority, laboratories and a daemon; and the proof that nothing is left."""
+"""Fixtures of the end-to-end tests: an authority, laboratories and a daemon; and the proof that nothing is left.
+
+Every test runs twice, on the compiled and on the readable datapath; with OVPN_DATAPLANE_DATAPATH set, on that one only.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import pytest
 
@@ -14,6 +19,18 @@ from lab.leftovers import left_behind
 from lab.netns import ip
 from lab.pki import Authority
 from lab.waiting import wait_until
+
+DATAPATH: Final = "OVPN_DATAPLANE_DATAPATH"
+
+
+@pytest.fixture(
+    scope="session", autouse=True, params=[os.environ[DATAPATH]] if DATAPATH in os.environ else ["compiled", "python"]
+)
+def datapath(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The datapath of every daemon that is started, whoever starts it: it is in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DATAPATH, request.param)
+        yield request.param
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +56,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="session")
-def open_lab(tmp_path_factory: pytest.TempPathFactory, used_labs: list[str]) -> OpenLab:
-    """Opens a lab in which every process must have ended once those that were started by it have been stopped."""
+def open_lab(tmp_path_factory: pytest.TempPathFactory, used_labs: list[str], datapath: str) -> OpenLab:
+    """Opens a lab in which every process must have ended once those that were started by it have been stopped.
+
+    It, and so every lab and what is in it, goes with its datapath.
+    """
+    del datapath
 
     @contextmanager
     def opened() -> Iterator[Lab]:
@@ -59,9 +80,11 @@ def lab(open_lab: OpenLab) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def shared_data_plane(open_lab: OpenLab) -> Iterator[DataPlane]:
+def shared_data_plane(open_lab: OpenLab, datapath: str) -> Iterator[DataPlane]:
     with open_lab() as lab:
-        yield DataPlane(lab)
+        data_plane = DataPlane(lab)
+        assert data_plane.datapath() == datapath
+        yield data_plane
 
 
 @pytest.fixture

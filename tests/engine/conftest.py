@@ -7,10 +7,12 @@ keeps books as a real one does, so that what it was told can be compared with wh
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +69,7 @@ class FakeWorker:
         self.peers: dict[int, AddPeer] = {}
         self.keys: dict[tuple[int, int], InstallKey] = {}
         self.sockets: dict[int, int] = {}
+        self.outlets: dict[int, list[int]] = {}
         self.returncode: int | None = None
         self._fds: list[int] = []
         self._page: StatisticsPage | None = None
@@ -88,7 +91,7 @@ class FakeWorker:
             return
         self.returncode = returncode
         self.hang_up()
-        for fd in (*self.sockets.values(), *self._fds):
+        for fd in (*self.sockets.values(), *chain(*self.outlets.values()), *self._fds):
             os.close(fd)
         if self._page is not None:
             self._page.close()
@@ -148,8 +151,10 @@ class FakeWorker:
                 self._page = StatisticsPage(fds[1], rows)
             case AddSocket(socket_id=socket_id):
                 self.sockets[socket_id] = fds[0]
+                self.outlets[socket_id] = fds[1:]
             case RemoveSocket(socket_id=socket_id):
-                os.close(self.sockets.pop(socket_id))
+                for fd in (self.sockets.pop(socket_id), *self.outlets.pop(socket_id)):
+                    os.close(fd)
             case AddPeer(peer_id=peer_id):
                 assert peer_id not in self.peers
                 assert command.socket_id in self.sockets
@@ -222,6 +227,12 @@ class FakeResources:
         refusal, self.refusal = self.refusal, None
         if refusal is not None:
             raise refusal
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected() -> None:
+    """What earlier tests left to the collector must not go while these count descriptors."""
+    gc.collect()
 
 
 @pytest.fixture

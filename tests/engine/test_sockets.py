@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -40,6 +42,70 @@ async def test_an_adopted_socket_is_shown_as_found(engine: Engine) -> None:
     view = await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
     assert (view.address, view.port, view.ipv6_only) == (ip_address("192.0.2.1"), 1194, False)
     assert view.adopted
+
+
+@pytest.fixture
+def outlet_fd() -> Iterator[int]:
+    """One end of a pair, for the engine to own."""
+    ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        yield ours.detach()
+
+
+async def test_the_worker_gets_the_control_outlet_of_an_adopted_socket(
+    engine: Engine, launcher: FakeLauncher, outlet_fd: int
+) -> None:
+    await make_device(engine)
+    inode = os.fstat(outlet_fd).st_ino
+    view = await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), outlet_fd)
+    assert view.has_control_outlet
+    assert [os.fstat(fd).st_ino for fd in launcher.worker.outlets[1]] == [inode]
+
+
+async def test_a_socket_without_control_outlet_goes_to_the_worker_alone(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    view = await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
+    assert not view.has_control_outlet
+    assert launcher.worker.outlets[1] == []
+
+
+async def test_a_new_worker_gets_the_control_outlet_too(engine: Engine, launcher: FakeLauncher, outlet_fd: int) -> None:
+    await make_device(engine)
+    inode = os.fstat(outlet_fd).st_ino
+    await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), outlet_fd)
+    async with engine.watch() as watch:
+        launcher.worker.kill()
+        await next_events(watch, 1)
+    assert [os.fstat(fd).st_ino for fd in launcher.worker.outlets[1]] == [inode]
+
+
+async def test_the_control_outlet_is_closed_with_its_socket(engine: Engine, outlet_fd: int) -> None:
+    await make_device(engine)
+    before = open_fds()
+    await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), outlet_fd)
+    await engine.delete_socket("d", "s")
+    assert open_fds() == before - 1  # the fixture's end was counted before
+
+
+async def test_what_is_no_control_outlet_is_refused_and_closed(engine: Engine) -> None:
+    await make_device(engine)
+    before = open_fds()
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stream, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    lonely = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for fd in (udp.detach(), stream.detach(), lonely.detach(), os.open("/dev/null", os.O_RDWR)):
+        with pytest.raises(EngineError) as caught:
+            await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), fd)
+        assert (caught.value.kind, caught.value.reason) == (ErrorKind.FAILED_PRECONDITION, "NOT_A_CONTROL_OUTLET")
+    other.close()
+    assert (engine.list_sockets("d"), open_fds()) == ([], before)
+
+
+async def test_a_control_outlet_is_closed_when_its_device_is_missing(engine: Engine, outlet_fd: int) -> None:
+    with pytest.raises(EngineError):
+        await engine.adopt_socket("x", "s", os.open("/dev/null", os.O_RDWR), outlet_fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(outlet_fd)
 
 
 async def test_the_worker_gets_each_socket_under_a_number_of_its_own(engine: Engine, launcher: FakeLauncher) -> None:

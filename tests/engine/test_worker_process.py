@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.engine.worker_process import SubprocessLauncher, WorkerProcess
+from dataplane.vocabulary import DatapathKind
 from tests.engine.conftest import open_fds
 
 
@@ -35,13 +36,17 @@ async def end(process: WorkerProcess, link: socket.socket) -> int:
     return await process.wait()
 
 
-async def test_the_worker_is_executed_with_its_end_of_the_link(stand_in: Path) -> None:
+@pytest.mark.parametrize("kind", DatapathKind)
+async def test_the_worker_is_executed_with_its_end_of_the_link_and_its_datapath(
+    stand_in: Path, kind: DatapathKind
+) -> None:
     write_program(stand_in, "os.write(int(sys.argv[4]), ' '.join(sys.argv[1:]).encode())")
-    process, link = await SubprocessLauncher().launch()
+    process, link = await SubprocessLauncher(kind).launch()
     assert await process.wait() == 0
-    *command, fd = link.recv(100).decode().split()
+    *command, fd, option, datapath = link.recv(100).decode().split()
     assert command == ["-m", "dataplane.worker", "--fd"]
     assert int(fd) > 2
+    assert (option, datapath) == ("--datapath", kind)
     link.close()
 
 

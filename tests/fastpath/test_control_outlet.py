@@ -4,9 +4,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from dataplane.fastpath.control_outlet import hand_over
 
 from dataplane.datachannel.datagram import SockAddr
+from dataplane.fastpath.control_outlet import hand_over
 from dataplane.transport.control_outlet import ControlOutlet
 
 SOURCES: list[tuple[SockAddr, bytes | None]] = [

@@ -3,10 +3,10 @@ from __future__ import annotations
 import socket
 
 import pytest
-from dataplane.fastpath.device_to_link import DeviceToLink
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataplane.fastpath.device_to_link import DeviceToLink
 from dataplane.tun.split import split
 from dataplane.tun.virtio import GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, VirtioHeader
 from dataplane.vocabulary import Column, DropReason, Mode

@@ -4,9 +4,9 @@ import socket
 from collections.abc import Sequence
 
 import pytest
+
 from dataplane.fastpath.link_to_device import LinkToDevice
 from dataplane.fastpath.udp_socket import UdpSockets
-
 from dataplane.tun.merge import merge
 from dataplane.vocabulary import Column, DropReason
 from tests.fastpath.tunnel import SOCKET_ID, Tunnel, tunnel

@@ -13,10 +13,10 @@ from itertools import pairwise
 from select import select
 
 import pytest
-from dataplane.fastpath.channel import Peer
-from dataplane.fastpath.packet_path import PacketPath
 
 from dataplane.datachannel.wire import KEEPALIVE, PACKET_ID_MAX
+from dataplane.fastpath.channel import Peer
+from dataplane.fastpath.packet_path import PacketPath
 from dataplane.messages import (
     DeviceClosed,
     Endpoint,

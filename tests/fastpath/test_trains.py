@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from dataplane.fastpath.trains import trains_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dataplane.fastpath.trains import trains_of
 
 IPV4, IPV6 = (0, False), (1, True)
 MAX = {IPV4: 65507, IPV6: 65487}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from dataplane.fastpath.udp_receive import UdpReceiver
 
+from dataplane.fastpath.udp_receive import UdpReceiver
 from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import UDP_GRO, UDP_SEGMENT
 

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from ipaddress import IPv4Interface, ip_address
 
 import pytest
+
 from dataplane.fastpath.udp_receive import UdpReceiver
 from dataplane.fastpath.udp_send import UdpSender
 from dataplane.fastpath.udp_socket import UdpSockets
-
 from dataplane.transport.udp_socket import UDP_GRO, bind_udp
 from dataplane.tun.link import set_link
 from dataplane.tun.network_namespace import in_network_namespace

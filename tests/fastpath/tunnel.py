@@ -12,12 +12,12 @@ from pathlib import Path
 from select import select
 from typing import Any, Final
 
-from dataplane.fastpath.aead import DataKey
-from dataplane.fastpath.channel import DataChannel, Peer
-from dataplane.fastpath.udp_socket import UdpSockets
 from pyroute2 import IPRoute
 
 from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.fastpath.aead import DataKey
+from dataplane.fastpath.channel import DataChannel, Peer
+from dataplane.fastpath.udp_socket import UdpSockets
 from dataplane.statistics_page import drops_of
 from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import UDP_GRO, UDP_SEGMENT, enlarge_buffers
