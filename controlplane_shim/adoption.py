@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import socket
 import string
+from contextlib import ExitStack
 from errno import EBUSY, EPERM
 from pathlib import Path
 from typing import Final
 
+from structlog.typing import FilteringBoundLogger
+
 from controlplane_shim.dataplane_client import DEADLINE_SECONDS, DataPlaneError
+from controlplane_shim.gathering import prepare_gathering
 from controlplane_shim.operations import Family, NewLink
 from controlplane_shim.peers import Device, Socket
 from controlplane_shim.selftest import Link
@@ -58,15 +62,24 @@ def make_device(link: Link, operation: NewLink, family: Family) -> Device:
     return Device(name, ifindex, operation.multipeer, family, stream)
 
 
-def adopt_socket(link: Link, device: str, openvpn: socket.socket) -> Socket:
-    """Splits the port of OpenVPN's UDP socket and gives the second socket to a device.
+def adopt_socket(link: Link, device: str, openvpn: socket.socket, log: FilteringBoundLogger) -> Socket:
+    """Splits the port of OpenVPN's UDP socket, gives the second socket to a device and, if possible, gathers all there.
 
     Raises UnsuitableSocketError or DataPlaneError.
     """
     adopted = Socket(inode(openvpn), openvpn.getsockname()[1])
-    with split(openvpn) as twin:
+    with split(openvpn) as twin, ExitStack() as unless_gathered:
         token = link.handoff.hand_over(twin.fileno())
-        link.dataplane.adopt_socket(device, adopted.name, token)
+        gathering = prepare_gathering(openvpn, log)
+        if gathering is None:
+            link.dataplane.adopt_socket(device, adopted.name, token)
+            return adopted
+        unless_gathered.callback(gathering.close)
+        control_token = link.handoff.hand_over(gathering.outlet.fileno())
+        has_outlet = link.dataplane.adopt_socket(device, adopted.name, token, control_token)
+        if gathering.begin(twin, has_outlet=has_outlet):
+            adopted.gathering = gathering
+            unless_gathered.pop_all()
     return adopted
 
 

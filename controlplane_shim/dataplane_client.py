@@ -80,8 +80,8 @@ class DataPlane(Protocol):
     def delete_device(self, name: str, timeout_seconds: float = DEADLINE_SECONDS) -> None:
         """DeleteDevice; a missing device is fine."""
 
-    def adopt_socket(self, device: str, name: str, token: str) -> None:
-        """AdoptSocket."""
+    def adopt_socket(self, device: str, name: str, token: str, control_token: str = "") -> bool:
+        """AdoptSocket; control_token "" for no control outlet. Returns whether the socket has one."""
 
     def delete_socket(self, device: str, name: str) -> None:
         """DeleteSocket; a missing socket is fine. Afterwards nobody but OpenVPN holds the port."""
@@ -152,10 +152,12 @@ class GrpcDataPlane:
         request = device_pb2.DeleteDeviceRequest(name=name, allow_missing=True)
         _call(self._devices.DeleteDevice, request, timeout_seconds)
 
-    def adopt_socket(self, device: str, name: str, token: str) -> None:
+    def adopt_socket(self, device: str, name: str, token: str, control_token: str = "") -> bool:
         """See DataPlane."""
-        request = socket_pb2.AdoptSocketRequest(device=device, name=name, socket_token=token)
-        _call(self._sockets.AdoptSocket, request)
+        request = socket_pb2.AdoptSocketRequest(
+            device=device, name=name, socket_token=token, control_token=control_token
+        )
+        return _call(self._sockets.AdoptSocket, request).socket.has_control_outlet
 
     def delete_socket(self, device: str, name: str) -> None:
         """See DataPlane."""

@@ -19,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from controlplane_shim.dataplane_client import DEADLINE_SECONDS, DataPlaneError
 from controlplane_shim.event_feed import Arrived, Ended
 from controlplane_shim.operations import DeletionNotice, DelPeer, DelReason
-from controlplane_shim.peers import Device, Peer
+from controlplane_shim.peers import Device, Peer, Socket
 from controlplane_shim.selftest import Link
 from controlplane_shim.translate import rpc
 
@@ -52,6 +52,7 @@ class Holdings:
         """Takes a new device; an earlier one of its name is gone."""
         for earlier in [earlier for earlier in self._devices.values() if earlier.name == device.name]:
             self._link.feed.unfollow(earlier.stream)
+            _forget_sockets(earlier)
             del self._devices[earlier.ifindex]
         self._devices[device.ifindex] = device
 
@@ -99,6 +100,8 @@ class Holdings:
     def release_sockets(self, device: Device) -> None:
         """Deletes the sockets that no peer uses. Afterwards nobody but OpenVPN holds their ports."""
         for twin in device.unused_sockets():
+            if twin.gathering is not None:
+                twin.gathering.end()
             try:
                 self._link.dataplane.delete_socket(device.name, twin.name)
             except DataPlaneError as error:
@@ -106,7 +109,7 @@ class Holdings:
                     raise
                 self._log.warning("socket not deleted", device=device.name, socket=twin.name, error=str(error))
             else:
-                del device.sockets[twin.inode]
+                _forget_socket(device, twin)
 
     def lose(self, device: Device, peer: Peer, reason: DelReason) -> None:
         """A peer is gone, and not because OpenVPN asked for it."""
@@ -127,6 +130,7 @@ class Holdings:
             for peer_id in device.peers:
                 self.tell(DeletionNotice(device.family, device.ifindex, peer_id, DelReason.TRANSPORT_ERROR))
             device.peers.clear()
+            _forget_sockets(device)
         self._ring()
 
     def close(self) -> None:
@@ -142,6 +146,7 @@ class Holdings:
                     # Then the device is gone as well, or ends with the hand-off connection.
                     return
                 self._log.warning("device not deleted", device=device.name, error=str(error))
+            _forget_sockets(device)
 
     def _has_peer(self, ifindex: int, peer_id: int) -> bool:
         device = self._devices.get(ifindex)
@@ -164,7 +169,7 @@ class Holdings:
             case "device_deleted":
                 self._log.info("device deleted", device=device.name)
                 device.deleted = True
-                device.sockets.clear()
+                _forget_sockets(device)
                 self._link.feed.unfollow(device.stream)
             case "worker_restarted":
                 self._log.warning("worker restarted", device=device.name)
@@ -183,6 +188,18 @@ class Holdings:
         device.stream = followed.stream
         for peer in device.missing_from(followed.peers):
             self.lose(device, peer, DelReason.TRANSPORT_ERROR)
+
+
+def _forget_sockets(device: Device) -> None:
+    for twin in list(device.sockets.values()):
+        _forget_socket(device, twin)
+
+
+def _forget_socket(device: Device, twin: Socket) -> None:
+    """The data plane has closed it."""
+    if twin.gathering is not None:
+        twin.gathering.close()
+    del device.sockets[twin.inode]
 
 
 def _heeded_reason(device: Device, reason: DelReason) -> DelReason:

@@ -155,7 +155,7 @@ class Offload:
                 raise RefusedError(EINVAL, "a UDP peer without a remote address")
             number = inode(openvpn)
             if number not in device.sockets:
-                device.sockets[number] = adopt_socket(self._link, device.name, openvpn)
+                device.sockets[number] = adopt_socket(self._link, device.name, openvpn, self._log)
         return device.sockets[number]
 
     def _set_peer(self, operation: SetPeer) -> Outcome:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from controlplane_shim.gathering import Gathering
 from controlplane_shim.operations import Family
 
 
 @dataclass(slots=True)
 class Socket:
-    """The data plane's twin of one of OpenVPN's sockets. inode: of OpenVPN's; peers: how many use it."""
+    """The data plane's twin of one of OpenVPN's sockets.
+
+    inode: of OpenVPN's; gathering: what must end with the twin, None if the port is split by opcode; peers: how many
+    use it.
+    """
 
     inode: int
     local_port: int
+    gathering: Gathering | None = None
     peers: int = 0
 
     @property

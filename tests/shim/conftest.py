@@ -110,6 +110,7 @@ class FakeDataPlane:
     gives_bookmark: bool = True
     revision: int = 0
     closed: bool = False
+    knows_outlets: bool = True
 
     def fail(self, method: str, *errors: DataPlaneError) -> None:
         self.failures.setdefault(method, []).extend(errors)
@@ -132,8 +133,9 @@ class FakeDataPlane:
     def delete_device(self, name: str, timeout_seconds: float = 5) -> None:
         self._note("delete_device", name, timeout_seconds)
 
-    def adopt_socket(self, device: str, name: str, token: str) -> None:
-        self._note("adopt_socket", device, name, token)
+    def adopt_socket(self, device: str, name: str, token: str, control_token: str = "") -> bool:
+        self._note("adopt_socket", device, name, *filter(None, [token, control_token]))
+        return self.knows_outlets and control_token != ""
 
     def delete_socket(self, device: str, name: str) -> None:
         self._note("delete_socket", device, name)
@@ -335,6 +337,7 @@ def linux(dataplane: FakeDataPlane, monkeypatch: pytest.MonkeyPatch) -> FakeLinu
     monkeypatch.setattr(adoption, "delete_interface", fake.delete_interface)
     monkeypatch.setattr(socket, "if_nametoindex", fake.interfaces.__getitem__)
     monkeypatch.setattr(adoption, "split", lambda openvpn: openvpn.dup())
+    monkeypatch.setattr(adoption, "prepare_gathering", lambda _openvpn, _log: None)
     return fake
 
 

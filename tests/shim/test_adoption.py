@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from errno import EBUSY, EIO, EPERM
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,19 +95,19 @@ def test_only_a_taken_name_makes_openvpn_try_the_next(link: Link, linux: FakeLin
 
 
 def test_a_socket_is_adopted_under_its_inode_and_no_copy_is_kept(
-    link: Link, dataplane: FakeDataPlane, udp: socket.socket
+    link: Link, dataplane: FakeDataPlane, udp: socket.socket, log: Any
 ) -> None:
     before = descriptors()
-    adopted = adopt_socket(link, "tun0.1", udp)
+    adopted = adopt_socket(link, "tun0.1", udp, log)
     number = os.fstat(udp.fileno()).st_ino
     assert (adopted.inode, adopted.local_port, adopted.peers) == (number, udp.getsockname()[1], 0)
     assert dataplane.diary == [("hand_over", "t1"), ("adopt_socket", "tun0.1", f"openvpn-{number}", "t1")]
     assert descriptors() == before
 
 
-def test_a_socket_that_is_refused_is_closed(link: Link, dataplane: FakeDataPlane, udp: socket.socket) -> None:
+def test_a_socket_that_is_refused_is_closed(link: Link, dataplane: FakeDataPlane, udp: socket.socket, log: Any) -> None:
     before = descriptors()
     dataplane.fail("adopt_socket", DataPlaneError("RESOURCE_EXHAUSTED", "SOCKET_LIMIT", "enough"))
     with pytest.raises(DataPlaneError):
-        adopt_socket(link, "tun0.1", udp)
+        adopt_socket(link, "tun0.1", udp, log)
     assert descriptors() == before

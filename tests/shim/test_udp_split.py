@@ -9,7 +9,7 @@ from errno import EADDRINUSE, EINVAL, ENOTSOCK
 
 import pytest
 
-from controlplane_shim.udp_split import UnsuitableSocketError, split, udp_socket
+from controlplane_shim.udp_split import UnsuitableSocketError, gather, scatter, split, udp_socket
 
 DATA = [bytes([9 << 3 | key_id, 0, 0, 1, number]) for key_id in (0, 7) for number in range(10)]
 CONTROL = [bytes([opcode << 3, number]) for opcode in (1, 4, 5, 6, 7, 8, 10, 11, 31) for number in range(3)]
@@ -169,6 +169,31 @@ def test_openvpns_socket_stays_blocking(bind: Bind) -> None:
     openvpn = bind("127.0.0.1")
     with udp_socket(os.dup(openvpn.fileno())) as copy, split(copy):
         assert os.get_blocking(openvpn.fileno())
+
+
+def gro(member: socket.socket) -> int:
+    return member.getsockopt(17, 104)  # SOL_UDP, UDP_GRO
+
+
+@pytest.mark.root
+def test_what_is_local_goes_by_opcode_while_all_else_is_gathered(bind: Bind) -> None:
+    # What comes from a device: test_gathering.py.
+    openvpn = bind("127.0.0.1")
+    with split(openvpn) as ours:
+        gather(openvpn, ours)
+        assert (gro(openvpn), gro(ours)) == (1, 1)
+        assert_is_split(openvpn, ours, "127.0.0.1")
+
+
+@pytest.mark.root
+def test_a_port_is_split_as_before_once_it_is_scattered(bind: Bind) -> None:
+    openvpn = bind("127.0.0.1")
+    with split(openvpn) as ours:
+        gather(openvpn, ours)
+        for _ in range(2):
+            scatter(openvpn)
+        assert gro(openvpn) == 0
+        assert_is_split(openvpn, ours, "127.0.0.1")
 
 
 def refusal(function: Callable[[], object]) -> tuple[int, str]:
