@@ -11,6 +11,7 @@ from lab.dataplane import DataPlane
 from lab.lab import Lab
 from lab.openvpn import SERVER_VPN_IPV4
 from lab.pki import Authority
+from lab.traffic import TcpStreams
 from lab.tunnel import Plan, Tunnel, build
 from lab.waiting import wait_until
 
@@ -44,11 +45,12 @@ def measure(lab: Lab, authority: Authority, plan: Plan, label: str, seconds: int
     """Builds a tunnel, measures for twice `seconds` (and a little), and stops it again."""
     tunnel = build(lab, authority, plan, label)
     namespace = tunnel.client.namespace
-    traffic.start_iperf3_server(lab, tunnel.server.namespace, f"{label}iperf3")
     pings = traffic.ping(lab, namespace, SERVER_VPN_IPV4, count=PINGS)
     before = _cpu_seconds(tunnel)
-    to_server = traffic.iperf3(lab, namespace, SERVER_VPN_IPV4, seconds=seconds)
-    to_client = traffic.iperf3(lab, namespace, SERVER_VPN_IPV4, seconds=seconds, reverse=True)
+    to_server, to_client = (
+        traffic.tcp(lab, namespace, tunnel.server.namespace, SERVER_VPN_IPV4, load).bits_per_second
+        for load in (TcpStreams(seconds=seconds), TcpStreams(seconds=seconds, reverse=True))
+    )
     after = _cpu_seconds(tunnel)
     server_cpu, client_cpu = (_difference(*pair) for pair in zip(before, after, strict=True))
     ends = {"server": tunnel.server, "client": tunnel.client}

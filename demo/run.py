@@ -25,6 +25,8 @@ ARRANGEMENTS: Final = {
     "shimmed server, stock client": ("server",),
     "shimmed server, shimmed client": ("server", "client"),
 }
+MTU: Final = ("tun-mtu 1420",)
+"""What fits the link: packets of the usual 1500 bytes would leave in two fragments each."""
 INTERRUPTED: Final = 130
 COLUMNS: Final = (
     "to server",
@@ -64,7 +66,9 @@ def run(seconds: int, out: TextIO) -> None:
         measured = {}
         for number, (name, offloaded) in enumerate(ARRANGEMENTS.items()):
             _say(out, f"== {name}")
-            plan = Plan(settings=settings, data_plane=data_plane, offloaded=offloaded)
+            plan = Plan(
+                settings=settings, data_plane=data_plane, offloaded=offloaded, server_extra=MTU, client_extra=MTU
+            )
             measured[name] = measure(lab, authority, plan, f"t{number}", seconds)
             show_offload(measured[name], out)
         show_table(measured, out)

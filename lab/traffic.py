@@ -101,13 +101,6 @@ def start_iperf3_server(lab: Lab, namespace: Namespace, label: str = "iperf3") -
     process.wait_for("Server listening")
 
 
-def iperf3(lab: Lab, namespace: Namespace, address: str, *, seconds: int, reverse: bool = False) -> float:
-    """One TCP stream to the iperf3 server there (from it if `reverse`). Returns received bits a second."""
-    argv = ["iperf3", "--client", address, "--time", str(seconds), "--json", *(["--reverse"] if reverse else [])]
-    report: dict[str, Any] = json.loads(lab.run(namespace, argv, timeout_seconds=seconds + 30))
-    return float(report["end"]["sum_received"]["bits_per_second"])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpStreams:
     """TCP streams all at once, for whole seconds; from client to server, or the other way if `reverse`."""

@@ -55,8 +55,8 @@ def test_cython_file_says_what_it_knows(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CYTHON_SOURCES, ids=name_of)
 def test_the_fast_path_knows_no_control_side(path: Path) -> None:
-    """What lint-imports holds for Python; it does not read Cython. worker.reports: what both packet paths tell."""
-    known = ("fastpath", "datachannel", "transport", "tun", "messages", "worker.reports", "vocabulary")
+    """What lint-imports holds for Python; it does not read Cython. reports: what both packet paths tell."""
+    known = ("fastpath", "datachannel", "transport", "tun", "messages", "reports", "vocabulary")
     imported = CYTHON_IMPORT.findall(path.read_text())
     assert [name for name in imported if not name.startswith(tuple(f"dataplane.{part}" for part in known))] == []
 

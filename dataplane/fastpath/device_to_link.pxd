@@ -1,5 +1,6 @@
 # From the TUN to the sockets.
 
+cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
 from dataplane.fastpath.channel cimport DataChannel
@@ -11,6 +12,8 @@ from dataplane.fastpath.udp_socket cimport UdpSockets
 cdef enum:
     FRAMES = 64  # taken in one go, before others get their turn
 
+
+@cython.final
 cdef class DeviceToLink:
     cdef DataChannel channel
     cdef UdpSender sender

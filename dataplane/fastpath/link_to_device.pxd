@@ -1,5 +1,6 @@
 # From the sockets to the TUN.
 
+cimport cython
 from libc.stdint cimport uint64_t
 
 from dataplane.fastpath.channel cimport DataChannel, PeerState
@@ -8,6 +9,8 @@ from dataplane.fastpath.span cimport Span
 from dataplane.fastpath.udp_receive cimport Datagram, UdpReceiver
 from dataplane.fastpath.udp_socket cimport UdpSocket
 
+
+@cython.final
 cdef class LinkToDevice:
     cdef DataChannel channel
     cdef UdpReceiver receiver

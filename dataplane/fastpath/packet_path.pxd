@@ -1,5 +1,6 @@
 # The packet path of one device; twin of dataplane/worker/packet_path.py.
 
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 
 from dataplane.fastpath.channel cimport DataChannel
@@ -12,6 +13,8 @@ from dataplane.fastpath.udp_socket cimport UdpSocket, UdpSockets
 cdef enum:
     EVENTS = 64
 
+
+@cython.final
 cdef class PacketPath:
     cdef readonly DataChannel channel
     cdef LinkToDevice inward

@@ -27,7 +27,7 @@ from dataplane.fastpath.udp_socket cimport UdpSocket, UdpSockets, clear_errors
 
 from dataplane.messages import DeviceClosed
 from dataplane.tun.device import tun_offload
-from dataplane.worker.reports import event_report, expiry_report
+from dataplane.reports import event_report, expiry_report
 
 cdef enum:
     ERRORS = 64  # taken off a socket in one go
@@ -91,10 +91,14 @@ cdef class PacketPath:
         """Serves a socket, under a number that is free. Raises OSError, MemoryError."""
         control_fd = -1 if transport.control_fd is None else transport.control_fd
         cdef UdpSocket* udp = self.sockets.add(transport.socket_id, transport.fd, control_fd)
-        self.transports[transport.socket_id] = transport
         if self.tun_fd >= 0:
-            self._watch(udp.fd, EPOLLIN | EPOLLRDHUP, udp.socket_id)
+            try:
+                self._watch(udp.fd, EPOLLIN | EPOLLRDHUP, udp.socket_id)
+            except OSError:
+                self.sockets.remove(transport.socket_id)
+                raise
             udp.watched = True
+        self.transports[transport.socket_id] = transport
 
     def remove_transport(self, transport):
         """Closes a socket. Packets to peers that still use it are dropped (TX_SEND_FAILED)."""

@@ -1,5 +1,6 @@
 # Datagrams on their way out, gathered into trains: what one call can send to one peer.
 
+cimport cython
 from libc.stdint cimport uint8_t
 from posix.uio cimport iovec
 
@@ -8,7 +9,7 @@ from dataplane.fastpath.span cimport Span
 
 cdef enum:
     TRAINS = 64
-    TRAIN_DATAGRAMS = 64  # more are not sent as one before Linux 6.9
+    TRAIN_DATAGRAMS = 64  # older kernels take no more as one
 
 cdef struct Train:
     PeerState* peer
@@ -17,16 +18,19 @@ cdef struct Train:
     unsigned int count
     iovec datagrams[TRAIN_DATAGRAMS]
 
+
+@cython.final
 cdef class Trains:
     cdef uint8_t* buffer
     cdef size_t used
     cdef int count
     cdef Train trains[TRAINS]
-    # Whether a datagram of this size can be added, whoever it is for. An empty Trains takes every size up to 66,000.
+    # Whether a datagram of this size can be added, whoever it is for. There is always room in an empty one.
     cdef bint has_room(self, size_t size) noexcept nogil
     # Where the next datagram is to be written.
     cdef Span room(self) noexcept nogil
     # Adds the datagram that stands at the start of room(), which moves on.
     cdef void add(self, PeerState* peer, size_t size) noexcept nogil
     cdef void clear(self) noexcept nogil
+    # private
     cdef Train* _open_train(self, PeerState* peer, size_t size) noexcept nogil

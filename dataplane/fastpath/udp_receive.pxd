@@ -1,5 +1,6 @@
 # Datagrams from a UDP socket, many a call, with where they came from and to.
 
+cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 from posix.uio cimport iovec
 
@@ -18,6 +19,8 @@ cdef struct Datagram:
     Endpoint source
     LocalAddress local
 
+
+@cython.final
 cdef class UdpReceiver:
     cdef uint8_t* slots
     cdef int used
@@ -29,4 +32,5 @@ cdef class UdpReceiver:
     cdef int receive(self, int fd) noexcept nogil
     # One of them.
     cdef void datagram_at(self, int index, Datagram* datagram) noexcept nogil
+    # private
     cdef void _make_ready(self, int index) noexcept nogil

@@ -1,5 +1,6 @@
 # Trains to the sockets of their peers.
 
+cimport cython
 from libc.stdint cimport uint64_t
 from posix.uio cimport iovec
 
@@ -18,6 +19,8 @@ cdef struct Refusal:
     size_t segment_size
     uint64_t forgotten_ns
 
+
+@cython.final
 cdef class UdpSender:
     cdef Trains trains
     cdef mmsghdr messages[TRAIN_DATAGRAMS]

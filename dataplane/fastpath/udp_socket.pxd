@@ -1,5 +1,6 @@
 # The UDP sockets of a packet path: by number, and what each can do.
 
+cimport cython
 from libc.stdint cimport uint32_t
 
 cdef struct UdpSocket:
@@ -10,6 +11,8 @@ cdef struct UdpSocket:
     bint watched  # by epoll
     UdpSocket* next
 
+
+@cython.final
 cdef class UdpSockets:
     cdef UdpSocket* first
     # The descriptors stay the caller's.

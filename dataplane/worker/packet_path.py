@@ -23,11 +23,11 @@ from dataplane.datachannel.datagram import Datagram
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.wire import OPCODE_DATA_V2
 from dataplane.messages import DeviceClosed, FromWorker
+from dataplane.reports import event_report, expiry_report
 from dataplane.transport.control_outlet import ControlOutlet
 from dataplane.transport.udp import UdpTransport
 from dataplane.tun.device import DeviceGone, TunDevice
 from dataplane.vocabulary import DropReason, KeySlot
-from dataplane.worker.reports import event_report, expiry_report
 
 BATCH: Final = 64
 """Packets taken from one source before the others get their turn; a few more if many came as one."""

@@ -7,9 +7,9 @@ from dataplane.datachannel.outcomes import Floated
 from dataplane.datachannel.outcomes import KeyExhausted as Exhausted
 from dataplane.datachannel.peer import Peer
 from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.reports import event_report, expiry_report
 from dataplane.transport.sockaddr import SockAddr
 from dataplane.vocabulary import ROW_WORDS
-from dataplane.worker.reports import event_report, expiry_report
 
 
 def peer_at(remote: SockAddr) -> Peer:

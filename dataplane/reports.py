@@ -5,10 +5,23 @@ Knows outcomes and messages. Must not know how they come and go.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from dataplane.datachannel.outcomes import Event, Floated
 from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloated
 from dataplane.transport.sockaddr import from_sockaddr
-from dataplane.worker.datapath import Peer
+
+
+class Peer(Protocol):
+    """What is told of a peer."""
+
+    @property
+    def peer_id(self) -> int:
+        """Its number on the wire."""
+
+    @property
+    def uid(self) -> int:
+        """Tells it from others with the same peer_id."""
 
 
 def event_report(event: Event) -> PeerFloated | KeyExhausted:
