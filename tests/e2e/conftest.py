@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end tests: an authority, laboratories and a daemon; and the proof that nothing is left.
 
-Every test runs twice, on the compiled and on the readable datapath; with OVPN_DATAPLANE_DATAPATH set, on that one only.
+Every test runs twice, on the compiled and on the readable datapath, unless it is marked one_datapath; with
+OVPN_DATAPLANE_DATAPATH set, on that one only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,21 @@ from lab.pki import Authority
 from lab.waiting import wait_until
 
 DATAPATH: Final = "OVPN_DATAPLANE_DATAPATH"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what would only be said twice."""
+    if DATAPATH in os.environ:
+        return
+    repeated = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and item.get_closest_marker("one_datapath")
+        and item.callspec.params["datapath"] == "python"
+    ]
+    config.hook.pytest_deselected(items=repeated)
+    items[:] = [item for item in items if item not in repeated]
 
 
 @pytest.fixture(

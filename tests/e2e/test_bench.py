@@ -15,7 +15,7 @@ from bench.loads import LOADS
 from lab.leftovers import left_behind
 from lab.processes import Process
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.one_datapath]
 
 LAB_NAME = re.compile(r"ovpn-[0-9a-f]{6}")
 

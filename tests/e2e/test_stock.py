@@ -12,7 +12,7 @@ from lab.openvpn import SERVER_VPN_IPV4, SERVER_VPN_IPV6, Settings
 from lab.pki import Authority
 from lab.tunnel import Plan, Tunnel, build
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.one_datapath]
 
 
 @pytest.fixture(scope="module")
