@@ -128,6 +128,7 @@ def tcp(lab: Lab, client: Namespace, server: Namespace, address: str, load: TcpS
     serving = lab.start(server, ["iperf3", "--server", "--one-off", "--forceflush"], f"iperf3-{secrets.token_hex(4)}")
     serving.wait_for("Server listening")
     argv = ["iperf3", "--client", address, "--time", str(load.seconds), "--parallel", str(load.streams), "--json"]
+    argv += ["--congestion", "cubic"]
     argv += ["--reverse"] if load.reverse else []
     report: dict[str, Any] = json.loads(lab.run(client, argv, timeout_seconds=load.seconds + 30))
     if "error" in report:  # the exit status is 0 all the same

@@ -2,22 +2,17 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from dataplane.fastpath.libcrypto cimport OSSL_PARAM, CipherCalls
 from dataplane.fastpath.replay_window cimport WindowState
 from dataplane.fastpath.span cimport Span
-
-cdef extern from "<openssl/params.h>" nogil:
-    ctypedef struct OSSL_PARAM:
-        void* data
-
-cdef extern from "<openssl/evp.h>" nogil:
-    ctypedef struct EVP_CIPHER_CTX
 
 cdef enum:
     HEAD_SIZE = 8
     OVERHEAD = 24
 
 cdef struct Direction:
-    EVP_CIPHER_CTX* context  # key set up once; a packet renews the nonce only
+    const CipherCalls* calls
+    void* context  # of libcrypto; key set up once, a packet renews the nonce only
     uint8_t nonce[12]  # packet_id, nonce tail
     OSSL_PARAM tag[2]  # where the tag stands, as libcrypto wants to be told, and the end of the list
 

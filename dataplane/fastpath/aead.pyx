@@ -1,14 +1,14 @@
 """A data key on libcrypto: seals and opens DATA_V2 packets in place, and counts the packet-ids of both directions.
 
 Knows the AEAD ciphers, the nonce and its uniqueness: a packet-id is used up before it is used, and after 0xFFFFFFFF the
-key seals no more. Must not know peers, slots or what a payload means. Layout: dataplane/datachannel/wire.py. Works with
-libcrypto 3.0 and later, whose manual pages EVP_EncryptInit(3) and OSSL_PARAM(3) say what is called here.
+key seals no more. Must not know peers, slots or what a payload means. Layout: dataplane/datachannel/wire.py. What is
+called of libcrypto, provider-cipher(7) and OSSL_PARAM(3) describe.
 """
 
-from libc.limits cimport INT_MAX
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
+from dataplane.fastpath.libcrypto cimport OSSL_PARAM, CipherCalls, cipher_calls
 from dataplane.fastpath.replay_window cimport ReplayWindow
 from dataplane.fastpath.span cimport Span, behind, checked, part, put32, span_of
 
@@ -25,28 +25,10 @@ cdef extern from "<openssl/params.h>" nogil:
     OSSL_PARAM OSSL_PARAM_construct_octet_string(const char* name, void* data, size_t size)
     OSSL_PARAM OSSL_PARAM_construct_end()
 
-cdef extern from "<openssl/evp.h>" nogil:
-    ctypedef struct EVP_CIPHER
-    const EVP_CIPHER* EVP_aes_128_gcm()
-    const EVP_CIPHER* EVP_aes_192_gcm()
-    const EVP_CIPHER* EVP_aes_256_gcm()
-    const EVP_CIPHER* EVP_chacha20_poly1305()
-    EVP_CIPHER_CTX* EVP_CIPHER_CTX_new()
-    void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX* context)
-    int EVP_CIPHER_CTX_reset(EVP_CIPHER_CTX* context)
-    int EVP_CIPHER_CTX_get_params(EVP_CIPHER_CTX* context, OSSL_PARAM* params)
-    int EVP_CIPHER_CTX_set_params(EVP_CIPHER_CTX* context, const OSSL_PARAM* params)
-    int EVP_CipherInit_ex2(EVP_CIPHER_CTX* context, const EVP_CIPHER* cipher, const uint8_t* key, const uint8_t* nonce,
-                           int encrypt, const OSSL_PARAM* params)
-    int EVP_CipherUpdate(EVP_CIPHER_CTX* context, uint8_t* to, int* written, const uint8_t* source, int size)
-    int EVP_CipherFinal_ex(EVP_CIPHER_CTX* context, uint8_t* to, int* written)
-
 cdef enum:
-    ENCRYPT = 1
-    DECRYPT = 0
-    AS_BEFORE = -1
     PACKET_ID_SIZE = 4
     NONCE_TAIL_SIZE = 8
+    NONCE_SIZE = PACKET_ID_SIZE + NONCE_TAIL_SIZE
     TAG_SIZE = 16
 
 cdef uint32_t PACKET_ID_MAX = 0xFFFFFFFF
@@ -59,7 +41,11 @@ cdef bint seal(KeyState* key, uint32_t peer_id, Span datagram) noexcept nogil:
     key.sent += 1
     put32(datagram, 0, key.first_word | peer_id)
     put32(datagram, 4, key.sent)
-    if begin(direction, datagram) and run(direction, datagram) and get_tag(direction):
+    if (
+        direction.calls.encrypt_init(direction.context, NULL, 0, renewed(direction, datagram), NONCE_SIZE, NULL) == 1
+        and run(direction, datagram)
+        and direction.calls.get_ctx_params(direction.context, direction.tag) == 1
+    ):
         return True
     # What stands there may be plaintext still. A key that libcrypto refuses is used up, so that a new one is asked for.
     key.sent = PACKET_ID_MAX
@@ -68,37 +54,30 @@ cdef bint seal(KeyState* key, uint32_t peer_id, Span datagram) noexcept nogil:
 
 cdef bint open_packet(KeyState* key, Span datagram) noexcept nogil:
     cdef Direction* direction = &key.decrypt
-    return begin(direction, datagram) and set_tag(direction) and run(direction, datagram)
+    return (
+        direction.calls.decrypt_init(direction.context, NULL, 0, renewed(direction, datagram), NONCE_SIZE, NULL) == 1
+        and direction.calls.set_ctx_params(direction.context, direction.tag) == 1
+        and run(direction, datagram)
+    )
 
 
-cdef inline bint begin(Direction* direction, Span datagram) noexcept nogil:
-    """Renews the nonce, and notes where the tag stands."""
+cdef inline uint8_t* renewed(Direction* direction, Span datagram) noexcept nogil:
+    """The nonce of this datagram; notes where its tag stands, too."""
     memcpy(direction.nonce, checked(datagram, 4, PACKET_ID_SIZE), PACKET_ID_SIZE)
     direction.tag[0].data = checked(datagram, HEAD_SIZE, TAG_SIZE)
-    return EVP_CipherInit_ex2(direction.context, NULL, NULL, direction.nonce, AS_BEFORE, NULL) == 1
-
-
-# By parameters that were made once: EVP_CIPHER_CTX_ctrl() makes them anew and looks more of them up, which took 6 %
-# (AES-256-GCM) to 13 % (ChaCha20-Poly1305) of a packet of 1,400 bytes with libcrypto 3.0.
-cdef inline bint set_tag(Direction* direction) noexcept nogil:
-    return EVP_CIPHER_CTX_set_params(direction.context, direction.tag) == 1
-
-
-cdef inline bint get_tag(Direction* direction) noexcept nogil:
-    return EVP_CIPHER_CTX_get_params(direction.context, direction.tag) == 1
+    return direction.nonce
 
 
 cdef inline bint run(Direction* direction, Span datagram) noexcept nogil:
     """Encrypts or decrypts the payload in place; when decrypting, False if the tag is wrong."""
-    cdef EVP_CIPHER_CTX* context = direction.context
+    cdef const CipherCalls* calls = direction.calls
     cdef uint8_t* head = checked(datagram, 0, HEAD_SIZE)
     cdef Span payload = behind(datagram, OVERHEAD)
-    cdef int written
+    cdef size_t written
     return (
-        payload.size <= INT_MAX
-        and EVP_CipherUpdate(context, NULL, &written, head, HEAD_SIZE) == 1
-        and EVP_CipherUpdate(context, payload.at, &written, payload.at, <int>payload.size) == 1
-        and EVP_CipherFinal_ex(context, payload.at, &written) == 1
+        calls.update(direction.context, NULL, &written, HEAD_SIZE, head, HEAD_SIZE) == 1
+        and calls.update(direction.context, payload.at, &written, payload.size, payload.at, payload.size) == 1
+        and calls.final(direction.context, payload.at, &written, payload.size) == 1
     )
 
 
@@ -116,12 +95,12 @@ cdef class DataKey:
         self.cipher = cipher
         self.state.key_id = key_id
         self.state.first_word = first_word(key_id, peer_id=0)
-        set_up(&self.state.encrypt, cipher, encrypt_dir, ENCRYPT)
-        set_up(&self.state.decrypt, cipher, decrypt_dir, DECRYPT)
+        set_up(&self.state.encrypt, cipher, encrypt_dir, is_encrypting=True)
+        set_up(&self.state.decrypt, cipher, decrypt_dir, is_encrypting=False)
 
     def __dealloc__(self):
-        EVP_CIPHER_CTX_free(self.state.encrypt.context)
-        EVP_CIPHER_CTX_free(self.state.decrypt.context)
+        tear_down(&self.state.encrypt)
+        tear_down(&self.state.decrypt)
         OPENSSL_cleanse(&self.state, sizeof(KeyState))
 
     def __repr__(self):
@@ -165,35 +144,40 @@ cdef class DataKey:
         return bytes(opened[OVERHEAD:])
 
 
-cdef int set_up(Direction* direction, cipher, material, int encrypt) except -1:
+cdef int set_up(Direction* direction, cipher, material, bint is_encrypting) except -1:
     """Readies one direction. The cipher key is copied to libcrypto's context only, which cleanses it in the end."""
     cdef bytes cipher_key = material.cipher_key
     cdef bytes nonce_tail = material.nonce_tail
-    if len(cipher_key) not in cipher.key_lengths:
-        raise ValueError(f"{cipher.name} has no key of {len(cipher_key)} bytes")
+    cdef const uint8_t* key = <const uint8_t*><const char*>cipher_key
+    cdef size_t key_size = len(cipher_key)
+    if key_size not in cipher.key_lengths:
+        raise ValueError(f"{cipher.name} has no key of {key_size} bytes")
     if len(nonce_tail) != NONCE_TAIL_SIZE:
         raise ValueError(f"a nonce tail of {len(nonce_tail)} bytes instead of {NONCE_TAIL_SIZE}")
     memcpy(&direction.nonce[PACKET_ID_SIZE], <char*>nonce_tail, NONCE_TAIL_SIZE)
     direction.tag[0] = OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, NULL, TAG_SIZE)
     direction.tag[1] = OSSL_PARAM_construct_end()
-    direction.context = EVP_CIPHER_CTX_new()
+    direction.calls = cipher_calls(cipher_name(cipher, key_size))
+    direction.context = direction.calls.newctx(direction.calls.provider_context)
     if direction.context == NULL:
         raise MemoryError
-    if EVP_CipherInit_ex2(
-        direction.context, evp_cipher(cipher, len(cipher_key)), <uint8_t*><char*>cipher_key, NULL, encrypt, NULL
-    ) != 1:
-        raise RuntimeError(f"libcrypto has no {cipher.name}")
+    init = direction.calls.encrypt_init if is_encrypting else direction.calls.decrypt_init
+    if init(direction.context, key, key_size, NULL, 0, NULL) != 1:
+        raise RuntimeError(f"libcrypto refuses a key of {cipher.name}")
     return 0
 
 
-cdef const EVP_CIPHER* evp_cipher(cipher, size_t key_size):
+cdef void tear_down(Direction* direction) noexcept:
+    if direction.context != NULL:
+        direction.calls.freectx(direction.context)
+        direction.context = NULL
+
+
+cdef bytes cipher_name(cipher, size_t key_size):
+    """As libcrypto calls it."""
     if cipher is Cipher.CHACHA20_POLY1305:
-        return EVP_chacha20_poly1305()
-    if key_size == 16:
-        return EVP_aes_128_gcm()
-    if key_size == 24:
-        return EVP_aes_192_gcm()
-    return EVP_aes_256_gcm()
+        return b"ChaCha20-Poly1305"
+    return b"AES-%d-GCM" % (key_size * 8)
 
 
 cdef Span bytes_of(bytearray buffer):
@@ -220,7 +204,18 @@ def open_many(DataKey key not None, bytearray datagrams not None, size_t size):
     return done
 
 
+cdef CipherCalls refusing
+
+
+cdef int refuse(
+    void* context, const uint8_t* key, size_t key_size, const uint8_t* nonce, size_t nonce_size, const OSSL_PARAM* params
+) noexcept nogil:
+    return 0
+
+
 def lose_cipher(DataKey key not None):
     """For tests: makes libcrypto refuse whatever this key is to do."""
-    EVP_CIPHER_CTX_reset(key.state.encrypt.context)
-    EVP_CIPHER_CTX_reset(key.state.decrypt.context)
+    global refusing
+    refusing = key.state.encrypt.calls[0]
+    refusing.encrypt_init = refusing.decrypt_init = refuse
+    key.state.encrypt.calls = key.state.decrypt.calls = &refusing

@@ -5,10 +5,10 @@ packets go. A frame comes from this host's kernel, but may have been written int
 AF_PACKET): nothing is trusted, and all sizes are checked before the first packet is written.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from dataplane.fastpath.checksum cimport add_bytes
+from dataplane.fastpath.checksum cimport add_bytes, copy_bytes, pseudo_header
 from dataplane.fastpath.headers cimport (
     CWR,
     FIN,
@@ -37,7 +37,6 @@ from dataplane.fastpath.headers cimport (
     set_ip_length,
     tcp_header_size,
     transport_checksum,
-    transport_sum,
 )
 from dataplane.fastpath.span cimport Span, behind, checked, get8, get16, get32, part, put, put8, put16, put32, span_of
 
@@ -143,8 +142,9 @@ cdef inline size_t piece_size(const Split* split) noexcept nogil:
 cdef inline void write_segment(Split* split, Span packet) noexcept nogil:
     cdef uint32_t done = split.index * split.segment_size
     cdef bint is_last = split.left == 1
+    cdef Span payload = part(split.packet, split.header + done, packet.size - split.header)
+    cdef uint64_t total = copy_bytes(0, behind(packet, split.header), payload)
     put(packet, 0, part(split.packet, 0, split.header))
-    put(packet, split.header, part(split.packet, split.header + done, packet.size - split.header))
     if ip_version(packet) == 4:
         put16(packet, IPV4_IDENTIFICATION, get16(packet, IPV4_IDENTIFICATION) + split.index)
     set_ip_length(packet, packet.size)
@@ -154,7 +154,9 @@ cdef inline void write_segment(Split* split, Span packet) noexcept nogil:
         put32(packet, split.transport + TCP_SEQUENCE, get32(packet, split.transport + TCP_SEQUENCE) + done)
         set_flags(packet, split.transport + TCP_FLAGS, is_first=split.index == 0, is_last=is_last)
     put16(packet, split.checksum_at, 0)
-    put16(packet, split.checksum_at, transport_checksum(transport_sum(packet, split.protocol, split.transport)))
+    total += pseudo_header(packet, split.protocol, packet.size - split.transport)
+    total = add_bytes(total, part(packet, split.transport, split.header - split.transport))
+    put16(packet, split.checksum_at, transport_checksum(total))
 
     split.index += 1
     split.left -= 1

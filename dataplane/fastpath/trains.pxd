@@ -17,6 +17,9 @@ cdef struct Train:
     size_t size
     unsigned int count
     iovec datagrams[TRAIN_DATAGRAMS]
+    # The same bytes in as few pieces as can be: what the kernel is given, since it looks at each piece.
+    unsigned int piece_count
+    iovec pieces[TRAIN_DATAGRAMS]
 
 
 @cython.final

@@ -7,6 +7,7 @@ that interleaved peers make long trains too.
 
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
+from posix.uio cimport iovec
 
 from dataplane.fastpath.span cimport span_of
 
@@ -44,10 +45,8 @@ cdef class Trains:
             train.segment_size = size
             train.size = 0
             train.count = 0
-        train.datagrams[train.count].iov_base = self.buffer + self.used
-        train.datagrams[train.count].iov_len = size
-        train.count += 1
-        train.size += size
+            train.piece_count = 0
+        append(train, self.buffer + self.used, size)
         self.used += size
 
     cdef Train* _open_train(self, PeerState* peer, size_t size) noexcept nogil:
@@ -64,6 +63,18 @@ cdef class Trains:
     cdef void clear(self) noexcept nogil:
         self.count = 0
         self.used = 0
+
+
+cdef void append(Train* train, uint8_t* datagram, size_t size) noexcept nogil:
+    cdef iovec* last = &train.pieces[max(train.piece_count, 1) - 1]
+    if train.piece_count > 0 and <uint8_t*>last.iov_base + last.iov_len == datagram:
+        last.iov_len += size
+    else:
+        train.pieces[train.piece_count] = iovec(datagram, size)
+        train.piece_count += 1
+    train.datagrams[train.count] = iovec(datagram, size)
+    train.count += 1
+    train.size += size
 
 
 cdef bint can_join(Train* train, size_t size) noexcept nogil:

@@ -1,7 +1,7 @@
 # Trains to the sockets of their peers.
 
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint16_t, uint64_t
 from posix.uio cimport iovec
 
 from dataplane.fastpath.channel cimport PeerState
@@ -19,6 +19,12 @@ cdef struct Refusal:
     size_t segment_size
     uint64_t forgotten_ns
 
+cdef struct Payload:
+    # What one message carries; segment_size: of a train, 0 for a datagram of its own.
+    iovec* pieces
+    size_t piece_count
+    uint16_t segment_size
+
 
 @cython.final
 cdef class UdpSender:
@@ -32,10 +38,8 @@ cdef class UdpSender:
     cdef int _send_run(self, UdpSocket* udp, Train* trains, int count, uint64_t now_ns) noexcept nogil
     cdef void _train_failed(self, UdpSocket* udp, Train* train, int error, uint64_t now_ns) noexcept nogil
     cdef int _send_one_by_one(self, UdpSocket* udp, Train* train) noexcept nogil
-    cdef int _without_local(self, int index, UdpSocket* udp, PeerState* peer, iovec* datagrams, unsigned int count,
-                            int error) noexcept nogil
-    cdef void _prepare(self, int index, PeerState* peer, iovec* datagrams, unsigned int count,
-                       bint with_local) noexcept nogil
+    cdef int _without_local(self, int index, UdpSocket* udp, PeerState* peer, Payload payload, int error) noexcept nogil
+    cdef void _prepare(self, int index, PeerState* peer, Payload payload, bint with_local) noexcept nogil
     cdef bint _goes_whole(self, UdpSocket* udp, Train* train, uint64_t now_ns) noexcept nogil
     cdef void _remember(self, Train* train, uint64_t now_ns) noexcept nogil
     cdef Refusal* _refusal(self, PeerState* peer) noexcept nogil

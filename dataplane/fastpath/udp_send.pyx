@@ -10,7 +10,6 @@ refused train is sent datagram by datagram, and for a second so are all trains o
 from libc.errno cimport EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE, ENETUNREACH, ENOBUFS, EOPNOTSUPP, errno
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
-from posix.uio cimport iovec
 
 from dataplane.fastpath.channel cimport Peer, packets_dropped
 from dataplane.fastpath.linux cimport (
@@ -69,7 +68,7 @@ cdef class UdpSender:
         while prepared < count and trains[prepared].peer.socket_id == udp.socket_id and (
             self._goes_whole(udp, &trains[prepared], now_ns)
         ):
-            self._prepare(prepared, trains[prepared].peer, trains[prepared].datagrams, trains[prepared].count, True)
+            self._prepare(prepared, trains[prepared].peer, whole(&trains[prepared]), True)
             prepared += 1
         sent = sendmmsg(udp.fd, self.messages, prepared, MSG_DONTWAIT)
         if sent > 0:
@@ -78,7 +77,7 @@ cdef class UdpSender:
         return 1
 
     cdef void _train_failed(self, UdpSocket* udp, Train* train, int error, uint64_t now_ns) noexcept nogil:
-        error = self._without_local(0, udp, train.peer, train.datagrams, train.count, error)
+        error = self._without_local(0, udp, train.peer, whole(train), error)
         if error == 0:
             return
         if train.count == 1 or not is_refusal(error):
@@ -94,14 +93,14 @@ cdef class UdpSender:
         cdef int gone = 0
         cdef int sent, error
         for index in range(count):
-            self._prepare(index, train.peer, &train.datagrams[index], 1, True)
+            self._prepare(index, train.peer, single(train, index), True)
         while done < count:
             sent = sendmmsg(udp.fd, &self.messages[done], count - done, MSG_DONTWAIT)
             if sent > 0:
                 done += sent
                 gone += sent
                 continue
-            error = self._without_local(done, udp, train.peer, &train.datagrams[done], 1, errno)
+            error = self._without_local(done, udp, train.peer, single(train, done), errno)
             if error == 0:
                 gone += 1
             else:
@@ -110,30 +109,27 @@ cdef class UdpSender:
         return gone
 
     cdef int _without_local(
-        self, int index, UdpSocket* udp, PeerState* peer, iovec* datagrams, unsigned int count, int error
+        self, int index, UdpSocket* udp, PeerState* peer, Payload payload, int error
     ) noexcept nogil:
         """After an error that may mean so, tries whether the local address is gone. 0: sent, else the errno."""
         if peer.local.size == 0 or not may_be_local(error):
             return error
-        self._prepare(index, peer, datagrams, count, False)
+        self._prepare(index, peer, payload, False)
         if sendmsg(udp.fd, &self.messages[index].msg_hdr, MSG_DONTWAIT) < 0:
             return errno
         peer.local.size = 0
         return 0
 
-    cdef void _prepare(
-        self, int index, PeerState* peer, iovec* datagrams, unsigned int count, bint with_local
-    ) noexcept nogil:
+    cdef void _prepare(self, int index, PeerState* peer, Payload payload, bint with_local) noexcept nogil:
         cdef msghdr* message = &self.messages[index].msg_hdr
-        cdef uint16_t segment_size = <uint16_t>datagrams.iov_len
         message.msg_name = peer.remote.sockaddr
         message.msg_namelen = peer.remote.size
-        message.msg_iov = datagrams
-        message.msg_iovlen = count
+        message.msg_iov = payload.pieces
+        message.msg_iovlen = payload.piece_count
         message.msg_control = self.ancillary[index]
         message.msg_controllen = 0
-        if count > 1:
-            append_cmsg(message, IPPROTO_UDP, UDP_SEGMENT, &segment_size, sizeof(segment_size))
+        if payload.segment_size != 0:
+            append_cmsg(message, IPPROTO_UDP, UDP_SEGMENT, &payload.segment_size, sizeof(payload.segment_size))
         if with_local and peer.local.size != 0:
             append_local(message, peer)
 
@@ -153,6 +149,16 @@ cdef class UdpSender:
     cdef inline Refusal* _refusal(self, PeerState* peer) noexcept nogil:
         # One place for several peers: to forget, or to take one peer for another that is no more, costs a call.
         return &self.refusals[<size_t>peer // sizeof(PeerState) % REFUSALS]
+
+
+cdef Payload whole(Train* train) noexcept nogil:
+    """A train in one call."""
+    return Payload(&train.pieces[0], train.piece_count, <uint16_t>train.segment_size if train.count > 1 else 0)
+
+
+cdef Payload single(Train* train, unsigned int index) noexcept nogil:
+    """One of its datagrams."""
+    return Payload(&train.datagrams[index], 1, 0)
 
 
 cdef bint is_refusal(int error) noexcept nogil:
