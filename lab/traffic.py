@@ -122,6 +122,7 @@ class TcpTransfer:
 def tcp(lab: Lab, client: Namespace, server: Namespace, address: str, load: TcpStreams) -> TcpTransfer:
     """Sends TCP streams between iperf3 and a server at `address`, which is started for it.
 
+    With cubic, Linux's default: this machine's own choice would decide what is measured (BBR paces, and minds no loss).
     A server that serves one test after the other resets a connection that comes too soon after the one before. Raises
     RuntimeError with what iperf3 complained of.
     """

@@ -208,7 +208,7 @@ cdef CipherCalls refusing
 
 
 cdef int refuse(
-    void* context, const uint8_t* key, size_t key_size, const uint8_t* nonce, size_t nonce_size, const OSSL_PARAM* params
+    void* context, const uint8_t* key, size_t key_size, const uint8_t* nonce, size_t nonce_size, const OSSL_PARAM* more
 ) noexcept nogil:
     return 0
 

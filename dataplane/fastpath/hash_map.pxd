@@ -8,6 +8,7 @@ cdef struct HashMap:
     size_t used
     size_t key_words
     uint64_t seed[2]
+    size_t recent    # the slot that was looked at last: packets come in bursts to one peer
 
 # An empty map whose keys have this many words. Raises MemoryError.
 cdef int set_up_map(HashMap* map, size_t key_words) except -1
@@ -15,7 +16,7 @@ cdef void free_map(HashMap* map) noexcept
 # Makes room for this many entries. Raises MemoryError; the map is as it was then.
 cdef int reserve_entries(HashMap* map, size_t entries) except -1
 # NULL: not there.
-cdef void* find_entry(const HashMap* map, const uint64_t* key) noexcept nogil
+cdef void* find_entry(HashMap* map, const uint64_t* key) noexcept nogil
 # Adds an entry, or gives it another value (not NULL). False: there is no room, and nothing was changed.
 cdef bint put_entry(HashMap* map, const uint64_t* key, void* value) noexcept nogil
 # Removes an entry. False: it was not there.

@@ -8,7 +8,7 @@ import os
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 cdef enum:
     SIZE_MIN = 8
@@ -50,8 +50,11 @@ cdef int reserve_entries(HashMap* map, size_t entries) except -1:
     return 0
 
 
-cdef void* find_entry(const HashMap* map, const uint64_t* key) noexcept nogil:
-    return <void*>slot_at(map, index_of(map, key))[map.key_words]
+cdef void* find_entry(HashMap* map, const uint64_t* key) noexcept nogil:
+    # A key stands in one slot only: wherever it is found, it is the one.
+    if not (is_used(map, map.recent) and has_key(map, map.recent, key)):
+        map.recent = index_of(map, key)
+    return <void*>slot_at(map, map.recent)[map.key_words]
 
 
 cdef bint put_entry(HashMap* map, const uint64_t* key, void* value) noexcept nogil:
@@ -101,11 +104,22 @@ cdef inline size_t index_of(const HashMap* map, const uint64_t* key) noexcept no
     """The slot of this key, or the free one where it would stand."""
     cdef size_t mask = map.size - 1
     cdef size_t index = hash_of(map, key) & mask
-    cdef uint64_t* slot = slot_at(map, index)
-    while slot[map.key_words] and memcmp(slot, key, map.key_words * sizeof(uint64_t)) != 0:
+    while is_used(map, index) and not has_key(map, index, key):
         index = (index + 1) & mask
-        slot = slot_at(map, index)
     return index
+
+
+cdef inline bint is_used(const HashMap* map, size_t index) noexcept nogil:
+    return slot_at(map, index)[map.key_words] != 0
+
+
+cdef inline bint has_key(const HashMap* map, size_t index, const uint64_t* key) noexcept nogil:
+    cdef const uint64_t* slot = slot_at(map, index)
+    cdef size_t word
+    for word in range(map.key_words):
+        if slot[word] != key[word]:
+            return False
+    return True
 
 
 cdef inline uint64_t hash_of(const HashMap* map, const uint64_t* key) noexcept nogil:

@@ -1,7 +1,7 @@
 # The AEAD ciphers of libcrypto (3.0 and later), called as its EVP layer calls them: provider-cipher(7).
 #
-# EVP_CipherInit_ex2() asks the cipher for the length of its nonce at each packet, by name; with libcrypto 3.0 that and the
-# layer's own checks take a fifth of what sealing 1,400 bytes takes. The functions below it are public and documented.
+# EVP_CipherInit_ex2() asks the cipher for the length of its nonce at each packet, by name; with libcrypto 3.0 that and
+# the layer's own checks take a fifth of what sealing 1,400 bytes takes. What is below it is public and documented.
 
 from libc.stdint cimport uint8_t
 
@@ -14,7 +14,7 @@ ctypedef void* (*newctx_fn)(void* provider_context) noexcept nogil
 ctypedef void (*freectx_fn)(void* context) noexcept nogil
 # Without a key, or without a nonce, those of before stay.
 ctypedef int (*init_fn)(
-    void* context, const uint8_t* key, size_t key_size, const uint8_t* nonce, size_t nonce_size, const OSSL_PARAM* params
+    void* context, const uint8_t* key, size_t key_size, const uint8_t* nonce, size_t nonce_size, const OSSL_PARAM* more
 ) noexcept nogil
 # Without `to`, the bytes are associated data.
 ctypedef int (*update_fn)(

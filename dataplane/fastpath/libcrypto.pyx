@@ -1,7 +1,7 @@
 """Finds the functions of libcrypto's ciphers.
 
 Knows providers (provider(7)) and their dispatch tables (<openssl/core_dispatch.h>). Must not know keys, nor what is
-encrypted. EVP_CIPHER_fetch(3) decides which provider a cipher is from, so the machine's configuration (FIPS, say) holds.
+encrypted. EVP_CIPHER_fetch(3) decides which provider a cipher is from, so the machine's configuration (FIPS) holds.
 """
 
 from libc.stdlib cimport calloc
