@@ -50,7 +50,7 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
     """Adds a peer whose counters go to row `row` (1..rows-1, zeroed by the daemon) of the page.
 
     `uid` tells this peer from others with the same peer_id. local and the vpn addresses are 4 or 16
-    bytes or None. Keepalives in seconds, 0 for none.
+    bytes or None. Keepalives in seconds, 0 for none. tx_id: None for peer_id.
     """
 
     peer_id: int
@@ -63,6 +63,7 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
     vpn_ipv6: bytes | None = None
     keepalive_interval_s: int = 0
     keepalive_timeout_s: int = 0
+    tx_id: int | None = None
 
 
 class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
@@ -75,6 +76,7 @@ class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
     vpn_ipv6: bytes | msgspec.UnsetType | None = msgspec.UNSET
     keepalive_interval_s: int | msgspec.UnsetType = msgspec.UNSET
     keepalive_timeout_s: int | msgspec.UnsetType = msgspec.UNSET
+    tx_id: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class RemovePeer(msgspec.Struct, frozen=True, tag=True):

@@ -140,3 +140,5 @@ class DropReason(IntEnum):
     """The device gave a virtio header that does not fit its packet."""
     RX_CONTROL_QUEUE_FULL = 19
     """A control packet for which the control plane's queue had no room."""
+    RX_FLOAT_REFUSED = 24
+    """Authentic and newest, but from the endpoint of another peer, which therefore cannot become this one's."""

@@ -25,6 +25,7 @@ _UPDATE_PATHS: Final = (
     "vpn_ipv6",
     "keepalive_interval",
     "keepalive_timeout",
+    "tx_id",
 )
 
 
@@ -43,6 +44,7 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
     _check_vpn_addresses(at, mode, has_ipv4=bool(peer.vpn_ipv4), has_ipv6=bool(peer.vpn_ipv6))
     keepalive_interval_s = _read_keepalive(at, peer, "keepalive_interval")
     keepalive_timeout_s = _read_keepalive(at, peer, "keepalive_timeout")
+    tx_id = _read_tx_id(at, peer)
     found.raise_if_any()
     assert remote is not None
     return PeerSpec(
@@ -55,6 +57,7 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
         vpn_ipv6=vpn_ipv6,
         keepalive_interval_s=keepalive_interval_s,
         keepalive_timeout_s=keepalive_timeout_s,
+        tx_id=tx_id,
     )
 
 
@@ -73,6 +76,7 @@ def decode_change(
     vpn_ipv6 = validation.read_vpn_ipv6(at, "vpn_ipv6", peer.vpn_ipv6) if "vpn_ipv6" in paths else UNSET
     interval_s = _read_keepalive(at, peer, "keepalive_interval") if "keepalive_interval" in paths else UNSET
     timeout_s = _read_keepalive(at, peer, "keepalive_timeout") if "keepalive_timeout" in paths else UNSET
+    tx_id = _read_tx_id(at, peer) if "tx_id" in paths else UNSET
     if current is not None and paths & {"remote", "local_address"}:
         _check_families(
             at,
@@ -88,7 +92,7 @@ def decode_change(
         )
     found.raise_if_any()
     assert remote is not None
-    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, interval_s, timeout_s)
+    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, interval_s, timeout_s, tx_id)
 
 
 def decode_reference(
@@ -142,6 +146,10 @@ def _read_local_address(at: Violations, peer: peer_pb2.Peer) -> IPAddress | None
 
 def _read_keepalive(at: Violations, peer: peer_pb2.Peer, field: str) -> int:
     return validation.read_whole_seconds(at, field, getattr(peer, field))
+
+
+def _read_tx_id(at: Violations, peer: peer_pb2.Peer) -> int | None:
+    return validation.read_peer_id(at, "tx_id", peer.tx_id) if peer.HasField("tx_id") else None
 
 
 def _check_families(at: Violations, remote: Endpoint | None, local_address: IPAddress | None) -> None:

@@ -79,6 +79,7 @@ def encode_peer(view: PeerView) -> peer_pb2.Peer:
         create_time=_timestamp(view.create_time_ns),
         last_receive_time=_timestamp(view.last_receive_time_ns),
         last_send_time=_timestamp(view.last_send_time_ns),
+        tx_id=spec.peer_id if spec.tx_id is None else spec.tx_id,
     )
 
 

@@ -96,6 +96,10 @@ class DataChannel:
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
         self._peers.set_vpn_addresses(self._peers.get(peer_id), vpn_ipv4, vpn_ipv6)
 
+    def set_tx_id(self, peer_id: int, tx_id: int | None) -> None:
+        """Sets the peer-id on packets to a peer, 0..0xFFFFFE; None: its own. Raises UnknownPeer."""
+        self._peers.get(peer_id).tx_id = tx_id
+
     def install_key(self, peer_id: int, slot: KeySlot, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
         """Puts a key into a slot, in place of the one there. Raises UnknownPeer.
 

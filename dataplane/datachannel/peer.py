@@ -23,7 +23,8 @@ class Peer:
     """A peer. Two with the same peer_id, one after the other, differ by uid.
 
     local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
-    packed addresses inside the tunnel. row is its statistics row (vocabulary.Column).
+    packed addresses inside the tunnel. row is its statistics row (vocabulary.Column). tx_id is the peer-id on packets
+    to it, which its end may know by another number (None: peer_id).
     """
 
     peer_id: int
@@ -35,6 +36,7 @@ class Peer:
     vpn_ipv4: bytes | None = None
     vpn_ipv6: bytes | None = None
     keepalive: Keepalive = field(default_factory=Keepalive)
+    tx_id: int | None = None
     keys: KeySlots = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     3. key, by key_id              -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
     4. AEAD                        -> RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD
-    6. last-received time, endpoint
+    6. last-received time, endpoint -> RX_FLOAT_REFUSED
     7. keepalive                   -> consumed
     8. inner header                -> RX_NOT_IP
     9. inner source                -> RX_SOURCE_CHECK
@@ -90,8 +90,9 @@ class Receiver:
 
         peer.row[_LAST_RX_NS] = now_ns
         if source != peer.remote or socket_id != peer.socket_id:
-            if peer.keys.is_newest(key, packet_id):
-                self._float(peer, socket_id, source, local)
+            if peer.keys.is_newest(key, packet_id) and not self._float(peer, socket_id, source, local):
+                peer.drop(DropReason.RX_FLOAT_REFUSED)
+                return None
         elif local is not None:
             peer.local = local
 
@@ -125,8 +126,12 @@ class Receiver:
         self._device_row[_DROPS + reason] += 1
         return None
 
-    def _float(self, peer: Peer, socket_id: int, source: SockAddr, local: bytes | None) -> None:
+    def _float(self, peer: Peer, socket_id: int, source: SockAddr, local: bytes | None) -> bool:
+        """Whether the peer may be there. OpenVPN, too, gives no client the address of another."""
+        if self._peers.by_endpoint.get((socket_id, source), peer) is not peer:
+            return False
         self._peers.move(peer, socket_id, source)
         if local is not None:
             peer.local = local
         self._events[Floated(peer)] = None
+        return True

@@ -74,7 +74,7 @@ class Transmitter:
         if key is None:
             peer.drop(DropReason.TX_NO_KEY)
             return None
-        datagram = key.seal(peer.peer_id, payload)
+        datagram = key.seal(peer.peer_id if peer.tx_id is None else peer.tx_id, payload)
         if datagram is None:
             peer.keys.delete(KeySlot.PRIMARY)
             peer.drop(DropReason.TX_PACKET_ID_EXHAUSTED)

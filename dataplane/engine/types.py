@@ -101,7 +101,7 @@ class SocketView:
 
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
-    """A peer to create. Keepalives in seconds, 0 for none."""
+    """A peer to create. Keepalives in seconds, 0 for none. tx_id: the peer-id on packets to it, None for peer_id."""
 
     device: str
     peer_id: int
@@ -112,6 +112,7 @@ class PeerSpec:
     vpn_ipv6: IPv6Address | None = None
     keepalive_interval_s: int = 0
     keepalive_timeout_s: int = 0
+    tx_id: int | None = None
 
 
 @unique
@@ -134,6 +135,7 @@ class PeerChange:
     vpn_ipv6: IPv6Address | Unset | None = UNSET
     keepalive_interval_s: int | Unset = UNSET
     keepalive_timeout_s: int | Unset = UNSET
+    tx_id: int | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,10 @@ cdef class DataChannel:
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
         self.peers.set_vpn_addresses(self.peers.get(peer_id), vpn_ipv4, vpn_ipv6)
 
+    def set_tx_id(self, peer_id, tx_id):
+        """Sets the peer-id on packets to a peer, 0..0xFFFFFE; None: its own. Raises UnknownPeer."""
+        self.peers.get(peer_id).tx_id = tx_id
+
     def install_key(self, peer_id, slot, DataKey key, uint64_t now_ns):
         """Puts a key into a slot, in place of the one there. Raises UnknownPeer.
 

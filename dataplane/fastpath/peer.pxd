@@ -9,6 +9,7 @@ from dataplane.fastpath.row cimport VPN_RX_BYTES, Row, count_drops, count_traffi
 
 cdef struct PeerState:
     uint32_t peer_id
+    uint32_t tx_id  # the peer-id on packets to it
     uint32_t socket_id
     Endpoint remote
     LocalAddress local

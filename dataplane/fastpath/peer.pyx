@@ -17,11 +17,13 @@ cdef class Peer:
 
     local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
     packed addresses inside the tunnel. row is its statistics row, a writable buffer of 64 words (vocabulary.Column).
+    tx_id is the peer-id on packets to it, which its end may know by another number (None: peer_id).
     Raises ValueError for an address or a row that is none.
     """
 
     def __cinit__(
-        self, *, peer_id, uid, socket_id, remote, row, local=None, vpn_ipv4=None, vpn_ipv6=None, keepalive=None
+        self, *, peer_id, uid, socket_id, remote, row, local=None, vpn_ipv4=None, vpn_ipv6=None, keepalive=None,
+        tx_id=None
     ):
         self.uid = uid
         self.row = row
@@ -31,6 +33,7 @@ cdef class Peer:
         self.words = Row(row)
         self.keys = KeySlots(self.words)
         self.state.peer_id = peer_id
+        self.tx_id = tx_id
         self.state.socket_id = socket_id
         self.state.remote = pack_endpoint(remote)
         self.state.local = pack_local(local)
@@ -46,6 +49,15 @@ cdef class Peer:
     def peer_id(self):
         """0..0xFFFFFE."""
         return self.state.peer_id
+
+    @property
+    def tx_id(self):
+        """0..0xFFFFFE; given None, it is peer_id."""
+        return self.state.tx_id
+
+    @tx_id.setter
+    def tx_id(self, tx_id):
+        self.state.tx_id = self.state.peer_id if tx_id is None else tx_id
 
     @property
     def socket_id(self):

@@ -35,6 +35,7 @@ cdef int NOT_DATA = DropReason.RX_NOT_DATA
 cdef int OVERSIZED = DropReason.RX_OVERSIZED
 cdef int UNKNOWN_PEER = DropReason.RX_UNKNOWN_PEER
 cdef int DECRYPT_FAILED = DropReason.RX_DECRYPT_FAILED
+cdef int FLOAT_REFUSED = DropReason.RX_FLOAT_REFUSED
 cdef int NOT_IP = DropReason.RX_NOT_IP
 cdef int SOURCE_CHECK = DropReason.RX_SOURCE_CHECK
 
@@ -76,7 +77,9 @@ cdef class Receiver:
             packets_dropped(peer, refusal, 1)
             return RECEIVED_NOTHING
         peer.row[LAST_RX_NS] = now_ns
-        self._learn_endpoint(peer, key, packet_id, socket_id, source, local)
+        if not self._learn_endpoint(peer, key, packet_id, socket_id, source, local):
+            packets_dropped(peer, FLOAT_REFUSED, 1)
+            return RECEIVED_NOTHING
         if equal(payload, KEEPALIVE) or not self._check_inner(peer, payload):
             return RECEIVED_NOTHING
         packet[0] = payload
@@ -104,15 +107,21 @@ cdef class Receiver:
         count_drops(self.device.words, reason, 1)
         return NULL
 
-    cdef void _learn_endpoint(self, PeerState* peer, KeyState* key, uint32_t packet_id, uint32_t socket_id,
+    cdef bint _learn_endpoint(self, PeerState* peer, KeyState* key, uint32_t packet_id, uint32_t socket_id,
                               const Endpoint* source, const LocalAddress* local) noexcept nogil:
+        """False: the endpoint is another peer's. OpenVPN, too, gives no client the address of another."""
+        cdef PeerState* holder
         if socket_id != peer.socket_id or not same_endpoint(source, &peer.remote):
             if not is_newest(peer.keys, key, packet_id):
-                return
+                return True
+            holder = self.peers.at_endpoint(socket_id, source)
+            if holder != NULL and holder != peer:
+                return False
             self.peers.move(peer, socket_id, source)
             self.events.note(peer, FLOATED)
         if local.size:
             peer.local = local[0]
+        return True
 
     cdef bint _check_inner(self, PeerState* peer, Span payload) noexcept nogil:
         cdef IpAddress source = source_of(payload)

@@ -62,7 +62,7 @@ cdef class Transmitter:
         if key == NULL:
             packets_dropped(peer, NO_KEY, 1)
             return False
-        if not seal(key, peer.peer_id, datagram):
+        if not seal(key, peer.tx_id, datagram):
             remove_exhausted(peer.keys)
             packets_dropped(peer, PACKET_ID_EXHAUSTED, 1)
             self.events.note(peer, key.key_id)

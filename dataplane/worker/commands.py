@@ -155,6 +155,7 @@ class _DeviceCommands:
             vpn_ipv4=_vpn_address(command.vpn_ipv4, 4),
             vpn_ipv6=_vpn_address(command.vpn_ipv6, 16),
             keepalive=Keepalive(_seconds(command.keepalive_interval_s), _seconds(command.keepalive_timeout_s)),
+            tx_id=_tx_id(command.tx_id),
         )
         self._channel.add_peer(peer, time.monotonic_ns())
 
@@ -170,6 +171,7 @@ class _DeviceCommands:
         interval_s, timeout_s = command.keepalive_interval_s, command.keepalive_timeout_s
         new_interval_s = peer.keepalive.interval_s if interval_s is UNSET else _seconds(interval_s)
         new_timeout_s = peer.keepalive.timeout_s if timeout_s is UNSET else _seconds(timeout_s)
+        tx_id = peer.tx_id if command.tx_id is UNSET else _tx_id(command.tx_id)
 
         # Nothing after this can fail, so that an update is done whole or not at all.
         try:
@@ -177,6 +179,7 @@ class _DeviceCommands:
         except PeerExists as error:
             raise Refused("VPN_ADDRESS_IN_USE", str(error)) from error
         self._channel.set_remote(peer.peer_id, remote, local)
+        self._channel.set_tx_id(peer.peer_id, tx_id)
         if interval_s is not UNSET or timeout_s is not UNSET:
             self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
 
@@ -206,6 +209,10 @@ def _vpn_address(address: bytes | None, length: int) -> bytes | None:
     if address is not None and len(address) != length:
         raise ValueError(f"a VPN address of {len(address)} bytes instead of {length}")
     return address
+
+
+def _tx_id(value: int | None) -> int | None:
+    return None if value is None else _in_range("tx_id", value, 0, PEER_ID_UNDEF - 1)
 
 
 def _seconds(value: int) -> int:

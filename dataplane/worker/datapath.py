@@ -29,6 +29,7 @@ class Peer(Protocol):
     vpn_ipv4: bytes | None
     vpn_ipv6: bytes | None
     keepalive: Keepalive
+    tx_id: int | None
 
 
 class DataChannel(Protocol):
@@ -51,6 +52,9 @@ class DataChannel(Protocol):
 
     def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:
         """Sets the VPN addresses of a peer. Raises UnknownPeer, PeerExists."""
+
+    def set_tx_id(self, peer_id: int, tx_id: int | None) -> None:
+        """Sets the peer-id on packets to a peer."""
 
     def swap_keys(self, peer_id: int) -> None:
         """Exchanges the slots of a peer. Raises UnknownPeer."""

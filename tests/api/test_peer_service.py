@@ -47,6 +47,7 @@ async def test_a_peer_is_created_as_asked_for(api: Api) -> None:
         vpn_ipv6="fd00::2",
         keepalive_interval=Duration(seconds=10),
         keepalive_timeout=Duration(seconds=86400),
+        tx_id=0,
     )
     peer = (await api.peers.CreatePeer(peer_pb2.CreatePeerRequest(peer=asked))).peer
     assert changed(peer, counters=None, create_revision=None, create_time=None) == asked
@@ -54,6 +55,11 @@ async def test_a_peer_is_created_as_asked_for(api: Api) -> None:
     assert peer.HasField("create_time")
     assert not peer.HasField("last_receive_time")
     assert not peer.HasField("last_send_time")
+
+
+async def test_without_a_tx_id_it_is_the_peer_id(api: Api) -> None:
+    await api.make_ready()
+    assert (await api.make_peer()).tx_id == 1
 
 
 async def test_output_only_fields_of_a_request_are_ignored(api: Api) -> None:

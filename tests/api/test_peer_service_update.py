@@ -35,6 +35,7 @@ UPDATES: list[tuple[str, dict[str, Any]]] = [
     ("vpn_ipv6", {"vpn_ipv6": "fd00::77"}),
     ("keepalive_interval", {"keepalive_interval": Duration(seconds=7)}),
     ("keepalive_timeout", {"keepalive_timeout": Duration(seconds=70)}),
+    ("tx_id", {"tx_id": 16777214}),
 ]
 
 
@@ -66,6 +67,12 @@ async def test_update_empties_what_is_named_and_not_given(api: Api) -> None:
     assert (peer.keepalive_interval.seconds, peer.keepalive_timeout.seconds) == (0, 0)
 
 
+async def test_update_without_a_tx_id_makes_it_the_peer_id_again(api: Api) -> None:
+    await api.make_ready()
+    await api.peers.CreatePeer(create(tx_id=7))
+    assert (await api.peers.UpdatePeer(update("tx_id"))).peer.tx_id == 1
+
+
 async def test_remote_and_local_address_may_change_their_family_together(api: Api) -> None:
     await api.make_ready()
     await api.peers.CreatePeer(create(local_address="192.0.2.1"))
@@ -92,6 +99,7 @@ async def test_remote_and_local_address_may_change_their_family_together(api: Ap
         (["vpn_ipv6"], {"vpn_ipv6": "x"}, {"peer.vpn_ipv6"}),
         (["keepalive_interval"], {"keepalive_interval": Duration(nanos=1)}, {"peer.keepalive_interval"}),
         (["keepalive_timeout"], {"keepalive_timeout": Duration(seconds=-1)}, {"peer.keepalive_timeout"}),
+        (["tx_id"], {"tx_id": 0xFFFFFF}, {"peer.tx_id"}),
         (["vpn_ipv6", "socket", "remote"], {"vpn_ipv6": "x"}, {"update_mask", "peer.vpn_ipv6", "peer.remote"}),
     ],
 )

@@ -288,6 +288,21 @@ def test_forged_packet_does_not_float(make: Maker, tunnel: Tunnel) -> None:
     assert tunnel.channel.take_events() == []
 
 
+def test_peer_does_not_float_onto_the_endpoint_of_another(make: Maker, tunnel: Tunnel) -> None:
+    other = tunnel.add_peer(2, "10.8.0.3", remote=AWAY)
+    assert tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY) == []
+    assert (tunnel.peer.remote, other.remote) == (HOME, AWAY)
+    assert tunnel.drops == {DropReason.RX_FLOAT_REFUSED: 1}
+    assert tunnel.channel.take_events() == []
+
+
+def test_peer_floats_onto_an_endpoint_that_was_another_s(make: Maker, tunnel: Tunnel) -> None:
+    tunnel.add_peer(2, "10.8.0.3", remote=AWAY)
+    tunnel.channel.remove_peer(2)
+    assert tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY) == [make.inbound]
+    assert tunnel.peer.remote == AWAY
+
+
 def test_straggler_of_the_old_key_does_not_float_back(make: Maker, tunnel: Tunnel) -> None:
     second = tunnel.install(1, KeySlot.SECONDARY, key_id=1)
     tunnel.receive(second.seal(make.inbound), source=AWAY)

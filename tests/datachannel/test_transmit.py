@@ -44,6 +44,20 @@ def test_each_packet_goes_to_the_peer_of_its_destination(make: Maker, tunnel: Tu
     assert far.open(datagram) == (2, 1, to_other)
 
 
+def test_peer_that_knows_us_by_another_number_is_sent_that_number(make: Maker, tunnel: Tunnel) -> None:
+    tunnel.channel.set_tx_id(1, 0xABCDE)
+    (datagram,) = tunnel.send(make.outbound)
+    assert tunnel.far.open(datagram) == (0xABCDE, 1, make.outbound)
+    assert tunnel.receive(tunnel.far.seal(make.inbound, peer_id=1)) == [make.inbound]
+
+
+def test_without_a_number_of_its_own_a_peer_is_sent_its_peer_id(make: Maker, tunnel: Tunnel) -> None:
+    tunnel.channel.set_tx_id(1, 5)
+    tunnel.channel.set_tx_id(1, None)
+    (datagram,) = tunnel.send(make.outbound)
+    assert tunnel.far.open(datagram) == (1, 1, make.outbound)
+
+
 @pytest.mark.parametrize("destination", ["10.8.0.2", "224.0.0.1", "255.255.255.255", "ff02::1"])
 def test_p2p_sends_everything_to_the_one_peer(make: Maker, destination: str) -> None:
     tunnel = make.tunnel(Mode.P2P)

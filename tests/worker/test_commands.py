@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from msgspec import UNSET
 
 from dataplane.messages import (
     AddPeer,
@@ -74,6 +75,7 @@ REFUSED: list[tuple[str, Command]] = [
     ("INTERNAL", add_peer(vpn_ipv6=bytes(4))),
     ("INTERNAL", add_peer(keepalive_interval_s=-1)),
     ("INTERNAL", UpdatePeer(1, keepalive_timeout_s=86401)),
+    ("INTERNAL", UpdatePeer(1, tx_id=0xFFFFFF)),
     ("INTERNAL", DeleteKey(1, 2)),
     ("INTERNAL", bad_key(slot=2)),
     ("INTERNAL", bad_key(key_id=8)),
@@ -203,6 +205,16 @@ def test_update_gives_a_peer_another_vpn_address(device: Device) -> None:
     device.worker.do(UpdatePeer(1, vpn_ipv4=IPv4Address("10.8.0.77").packed))
     device.say(b"hello", to="10.8.0.77")
     assert far.hear().endswith(b"hello")
+
+
+def test_update_sets_and_empties_the_peer_id_on_packets_to_a_peer(device: Device) -> None:
+    far = device.add_peer(1)
+    numbers = []
+    for tx_id in (0xABCDE, UNSET, None):
+        device.worker.do(UpdatePeer(1, tx_id=tx_id))
+        device.say(b"hello", to=far.vpn_ipv4)
+        numbers.append(int.from_bytes(far.udp.recv(100)[1:4], "big"))
+    assert numbers == [0xABCDE, 0xABCDE, 1]
 
 
 def test_update_sets_and_empties_the_local_address(device: Device) -> None:
