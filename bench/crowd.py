@@ -1,11 +1,13 @@
-"""A worker with many peers, all with keys, none with traffic: how much memory it takes.
+"""Many peers on one device, all with keys, none with traffic.
 
-Knows the service's API. Must not know the other contenders: no OpenVPN is needed for this.
+Knows the service's API. Must not know the contenders: no OpenVPN is needed for this.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -28,55 +30,85 @@ PEERS: Final = 1000
 DEVICE: Final = "crowd"
 SOCKET: Final = "udp"
 FIRST_INSIDE: Final = IPv4Address("10.9.0.2")
-FIRST_OUTSIDE: Final = IPv4Address("198.19.0.1")  # RFC 2544: never sent to
+FIRST_OUTSIDE: Final = IPv4Address("198.18.0.1")  # RFC 2544: never sent to
+FIRST_PEER_ID: Final = 1 << 16  # above those that OpenVPN gives
 SLOTS: Final = (common_pb2.KEY_SLOT_PRIMARY, common_pb2.KEY_SLOT_SECONDARY)
 
 
 def resident_with_peers(data_plane: DataPlane, peers: int = PEERS) -> float:
     """Resident bytes of a worker with so many peers, both of whose key slots are filled as after a rekey."""
+    with crowded_device(data_plane) as crowd:
+        crowd.create(peers)
+        crowd.install_keys(peers)
+        return resident_bytes(crowd.worker_pid())
+
+
+@contextmanager
+def crowded_device(data_plane: DataPlane) -> Iterator[Crowd]:
+    """A device with a socket and room for a crowd; deleted in the end."""
     devices = device_pb2_grpc.DeviceServiceStub(data_plane.channel)
     device = device_pb2.Device(name=DEVICE, mode=common_pb2.DEVICE_MODE_MP)
     devices.CreateDevice(device_pb2.CreateDeviceRequest(device=device))
     try:
-        _add_peers(data_plane, peers)
-        found = devices.GetDevice(device_pb2.GetDeviceRequest(name=DEVICE)).device
-        return resident_bytes(found.worker_pid)
+        sockets = socket_pb2_grpc.SocketServiceStub(data_plane.channel)
+        socket = socket_pb2.Socket(device=DEVICE, name=SOCKET, address="0.0.0.0")  # noqa: S104 - in the daemon's namespace
+        sockets.CreateSocket(socket_pb2.CreateSocketRequest(socket=socket))
+        yield Crowd(data_plane, DEVICE, SOCKET)
     finally:
         devices.DeleteDevice(device_pb2.DeleteDeviceRequest(name=DEVICE))
 
 
-def _add_peers(data_plane: DataPlane, peers: int) -> None:
-    sockets = socket_pb2_grpc.SocketServiceStub(data_plane.channel)
-    socket = socket_pb2.Socket(device=DEVICE, name=SOCKET, address="0.0.0.0")  # noqa: S104 - in the daemon's namespace
-    sockets.CreateSocket(socket_pb2.CreateSocketRequest(socket=socket))
-    create = peer_pb2_grpc.PeerServiceStub(data_plane.channel).CreatePeer
-    install = key_pb2_grpc.KeyServiceStub(data_plane.channel).InstallKey
-    for peer_id in range(peers):
-        create(peer_pb2.CreatePeerRequest(peer=_peer(peer_id)))
-        for key_id, slot in enumerate(SLOTS):
-            install(_key(peer_id, key_id, slot))
+class Crowd:
+    """Peers that are made on a device, beside those that it may have. Each call is one after the other."""
 
+    def __init__(self, data_plane: DataPlane, device: str, socket: str) -> None:
+        self._devices = device_pb2_grpc.DeviceServiceStub(data_plane.channel)
+        self._peers = peer_pb2_grpc.PeerServiceStub(data_plane.channel)
+        self._keys = key_pb2_grpc.KeyServiceStub(data_plane.channel)
+        self._device = device
+        self._socket = socket
 
-def _peer(peer_id: int) -> peer_pb2.Peer:
-    return peer_pb2.Peer(
-        device=DEVICE,
-        peer_id=peer_id,
-        socket=SOCKET,
-        remote=common_pb2.Endpoint(address=str(FIRST_OUTSIDE + peer_id), port=1194),
-        vpn_ipv4=str(FIRST_INSIDE + peer_id),
-    )
+    def worker_pid(self) -> int:
+        """Process of the device's worker."""
+        return self._devices.GetDevice(device_pb2.GetDeviceRequest(name=self._device)).device.worker_pid
 
+    def create(self, peers: int) -> None:
+        """Creates so many peers."""
+        for number in range(peers):
+            peer = peer_pb2.Peer(
+                device=self._device,
+                peer_id=FIRST_PEER_ID + number,
+                socket=self._socket,
+                remote=common_pb2.Endpoint(address=str(FIRST_OUTSIDE + number), port=1194),
+                vpn_ipv4=str(FIRST_INSIDE + number),
+            )
+            self._peers.CreatePeer(peer_pb2.CreatePeerRequest(peer=peer))
 
-def _key(peer_id: int, key_id: int, slot: common_pb2.KeySlot) -> key_pb2.InstallKeyRequest:
-    return key_pb2.InstallKeyRequest(
-        device=DEVICE,
-        peer_id=peer_id,
-        slot=slot,
-        key_id=key_id,
-        cipher=common_pb2.CIPHER_AES_GCM,
-        encrypt=_direction(),
-        decrypt=_direction(),
-    )
+    def install_keys(self, peers: int) -> None:
+        """Fills both key slots of each."""
+        for number in range(peers):
+            for key_id, slot in enumerate(SLOTS):
+                self._keys.InstallKey(self._key(FIRST_PEER_ID + number, key_id, slot))
+
+    def count(self) -> int:
+        """Lists all peers of the device, with their counters."""
+        return sum(1 for _ in self._peers.StreamPeers(peer_pb2.StreamPeersRequest(device=self._device)))
+
+    def delete(self, peers: int) -> None:
+        """Deletes them again."""
+        for number in range(peers):
+            self._peers.DeletePeer(peer_pb2.DeletePeerRequest(device=self._device, peer_id=FIRST_PEER_ID + number))
+
+    def _key(self, peer_id: int, key_id: int, slot: common_pb2.KeySlot) -> key_pb2.InstallKeyRequest:
+        return key_pb2.InstallKeyRequest(
+            device=self._device,
+            peer_id=peer_id,
+            slot=slot,
+            key_id=key_id,
+            cipher=common_pb2.CIPHER_AES_GCM,
+            encrypt=_direction(),
+            decrypt=_direction(),
+        )
 
 
 def _direction() -> key_pb2.KeyDirection:
