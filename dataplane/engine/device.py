@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 
 from dataplane.engine.counters import drop_counters
+from dataplane.engine.key_history import KeyHistory
 from dataplane.engine.keys import Keys
 from dataplane.engine.limits import Limits
 from dataplane.engine.peer_table import PeerTable
@@ -36,6 +37,7 @@ class Surroundings:
     launcher: WorkerLauncher
     resources: Resources
     events: EventLog
+    key_history: KeyHistory
     tasks: Tasks
     command_timeout_s: float
 
@@ -67,7 +69,7 @@ class Device:
             self.table.count_of_socket,
         )
         self.peers = Peers(spec, self.table, self.sockets, self._supervisor, shared.events)
-        self.keys = Keys(spec.name, self.table, self._supervisor, shared.events)
+        self.keys = Keys(spec.name, self.table, self._supervisor, shared.events, shared.key_history)
 
     async def start(self) -> None:
         """Starts the worker. Raises EngineError; the TUN then stays open and is the caller's again."""

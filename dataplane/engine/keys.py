@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataplane import messages
 from dataplane.engine import errors
+from dataplane.engine.key_history import KeyHistory
 from dataplane.engine.peer_table import InstalledKey, PeerTable
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.types import KeySpec, KeySwapNeeded, KeyView
@@ -18,16 +19,21 @@ from dataplane.vocabulary import KeySlot
 class Keys:
     """The keys of a device's peers."""
 
-    def __init__(self, device: str, table: PeerTable, supervisor: Supervisor, events: EventLog) -> None:
+    def __init__(
+        self, device: str, table: PeerTable, supervisor: Supervisor, events: EventLog, history: KeyHistory
+    ) -> None:
         self._device = device
         self._table = table
         self._supervisor = supervisor
         self._events = events
+        self._history = history
 
     async def install(self, spec: KeySpec) -> KeyView:
-        """Fills a slot."""
+        """Fills a slot. Raises EngineError KEY_REUSE if a direction of the key was installed before."""
         async with self._supervisor.exclusive():
             peer = self._table.get(spec.peer_id)
+            # Before the worker has it: if it dies before it answers, nobody knows what it sealed.
+            self._history.record(spec)
             await self._supervisor.request(
                 InstallKey(
                     peer_id=spec.peer_id,

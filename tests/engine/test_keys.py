@@ -69,10 +69,10 @@ async def test_used_packet_ids_are_read_from_the_column_of_the_slot(
 
 async def test_a_refused_key_leaves_the_slot_as_it_was(engine_with_peer: Engine, launcher: FakeLauncher) -> None:
     await engine_with_peer.install_key(key_spec(1, key_id=1))
-    launcher.worker.reactions[InstallKey] = lambda _: "KEY_REUSE"
+    launcher.worker.reactions[InstallKey] = lambda _: "PEER_NOT_FOUND"
     with pytest.raises(EngineError) as caught:
         await engine_with_peer.install_key(key_spec(1, key_id=2))
-    assert (caught.value.kind, caught.value.reason) == (ErrorKind.FAILED_PRECONDITION, "KEY_REUSE")
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.NOT_FOUND, "PEER_NOT_FOUND")
     assert key_ids(engine_with_peer) == (1, None)
 
 
