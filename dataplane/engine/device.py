@@ -24,7 +24,7 @@ from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceState, Device
 from dataplane.engine.watch import EventLog
 from dataplane.engine.worker_link import WorkerEvent
 from dataplane.engine.worker_process import WorkerLauncher
-from dataplane.messages import Configure, DeviceClosed, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.messages import Configure, DeviceClosed, KeyExhausted, KeyLimitNear, PeerExpired, PeerFloated
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.vocabulary import DelReason
 
@@ -145,6 +145,8 @@ class Device:
                 self.peers.floated(event)
             case KeyExhausted():
                 self.keys.exhausted(event)
+            case KeyLimitNear():
+                self.keys.limit_near(event)
             case DeviceClosed():
                 self._on_interface_gone(self)
 
