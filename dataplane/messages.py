@@ -155,11 +155,20 @@ class PeerFloated(msgspec.Struct, frozen=True, tag=True):
 
 
 class KeyExhausted(msgspec.Struct, frozen=True, tag=True):
-    """The primary key used its last packet-id and was removed."""
+    """The primary key was used up and was removed."""
 
     peer_id: int
     uid: int
     key_id: int
+
+
+class KeyLimitNear(msgspec.Struct, frozen=True, tag=True):
+    """A key of a peer comes near to a limit (vocabulary.KeyLimit)."""
+
+    peer_id: int
+    uid: int
+    key_id: int
+    limit: int
 
 
 class DeviceClosed(msgspec.Struct, frozen=True, tag=True):
@@ -168,4 +177,4 @@ class DeviceClosed(msgspec.Struct, frozen=True, tag=True):
     errno: int
 
 
-FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | DeviceClosed
+FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dataplane.datachannel.outcomes import Event, Floated
+from dataplane import messages
+from dataplane.datachannel.outcomes import Event, Floated, KeyLimitNear
 from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloated
 from dataplane.transport.sockaddr import from_sockaddr
 
@@ -24,11 +25,13 @@ class Peer(Protocol):
         """Tells it from others with the same peer_id."""
 
 
-def event_report(event: Event) -> PeerFloated | KeyExhausted:
+def event_report(event: Event) -> PeerFloated | KeyExhausted | messages.KeyLimitNear:
     """The message of an event."""
     peer = event.peer
     if isinstance(event, Floated):
         return PeerFloated(peer.peer_id, peer.uid, Endpoint(*from_sockaddr(peer.remote)), peer.socket_id)
+    if isinstance(event, KeyLimitNear):
+        return messages.KeyLimitNear(peer.peer_id, peer.uid, event.key_id, event.limit)
     return KeyExhausted(peer.peer_id, peer.uid, event.key_id)
 
 

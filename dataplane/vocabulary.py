@@ -48,6 +48,18 @@ class Cipher(IntEnum):
 
 
 @unique
+class KeyLimit(IntEnum):
+    """What a data key can run out of."""
+
+    PACKET_IDS = 1
+    """Numbers for the packets it seals."""
+    AEAD_USAGE = 2
+    """Packets and blocks that its cipher may seal before it gives something away."""
+    FORGERIES = 3
+    """Attempts to forge a packet that it withstands."""
+
+
+@unique
 class DatapathKind(StrEnum):
     """Which implementation carries the packets."""
 
@@ -140,5 +152,9 @@ class DropReason(IntEnum):
     """The device gave a virtio header that does not fit its packet."""
     RX_CONTROL_QUEUE_FULL = 19
     """A control packet for which the control plane's queue had no room."""
+    TX_USAGE_LIMIT = 20
+    """The primary key has sealed as much as AES-GCM may seal with one key; the key was removed."""
+    RX_FORGERY_LIMIT = 21
+    """More than 2^36 packets were forged for this key; it opens no more."""
     RX_FLOAT_REFUSED = 24
     """Authentic and newest, but from the endpoint of another peer, which therefore cannot become this one's."""

@@ -5,11 +5,12 @@ from ipaddress import IPv4Address, IPv6Address
 
 from dataplane.datachannel.outcomes import Floated
 from dataplane.datachannel.outcomes import KeyExhausted as Exhausted
+from dataplane.datachannel.outcomes import KeyLimitNear as LimitNear
 from dataplane.datachannel.peer import Peer
-from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.messages import Endpoint, KeyExhausted, KeyLimitNear, PeerExpired, PeerFloated
 from dataplane.reports import event_report, expiry_report
 from dataplane.transport.sockaddr import SockAddr
-from dataplane.vocabulary import ROW_WORDS
+from dataplane.vocabulary import ROW_WORDS, KeyLimit
 
 
 def peer_at(remote: SockAddr) -> Peer:
@@ -30,6 +31,11 @@ def test_v4_mapped_address_is_reported_as_ipv4() -> None:
 
 def test_exhausted_key_is_reported_with_its_key_id() -> None:
     assert event_report(Exhausted(peer_at(("192.0.2.1", 1194)), key_id=5)) == KeyExhausted(1, 101, 5)
+
+
+def test_limit_that_is_near_is_reported_with_key_id_and_kind() -> None:
+    event = LimitNear(peer_at(("192.0.2.1", 1194)), key_id=5, limit=KeyLimit.FORGERIES)
+    assert event_report(event) == KeyLimitNear(1, 101, 5, 3)
 
 
 def test_expiry_is_reported() -> None:

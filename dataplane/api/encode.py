@@ -11,13 +11,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, socket_pb2
 
-from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_SLOTS, MODES
+from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_LIMITS, KEY_SLOTS, MODES
 from dataplane.engine.types import (
     DeviceCreated,
     DeviceDeleted,
     DeviceView,
     Endpoint,
     Event,
+    KeyLimitNear,
     KeySwapNeeded,
     KeyView,
     PeerCounters,
@@ -124,6 +125,15 @@ def encode_event(instance_id: str, event: Event) -> event_pb2.WatchResponse:
         case KeySwapNeeded():
             response.key_swap_needed.CopyFrom(
                 event_pb2.KeySwapNeeded(device=event.device, peer_id=event.peer_id, key_id=event.key_id)
+            )
+        case KeyLimitNear():
+            response.key_limit_near.CopyFrom(
+                event_pb2.KeyLimitNear(
+                    device=event.device,
+                    peer_id=event.peer_id,
+                    key_id=event.key_id,
+                    limit=KEY_LIMITS[event.limit],
+                )
             )
         case WorkerRestarted():
             response.worker_restarted.CopyFrom(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
+from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, server_pb2
 
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeyLimit, KeySlot, Mode
 
 MODES: Final = {
     Mode.P2P: common_pb2.DEVICE_MODE_P2P,
@@ -24,6 +24,11 @@ CIPHERS: Final = {
 KEY_SLOTS: Final = {
     KeySlot.PRIMARY: common_pb2.KEY_SLOT_PRIMARY,
     KeySlot.SECONDARY: common_pb2.KEY_SLOT_SECONDARY,
+}
+KEY_LIMITS: Final = {
+    KeyLimit.PACKET_IDS: event_pb2.KEY_LIMIT_PACKET_IDS,
+    KeyLimit.AEAD_USAGE: event_pb2.KEY_LIMIT_AEAD_USAGE,
+    KeyLimit.FORGERIES: event_pb2.KEY_LIMIT_FORGERIES,
 }
 DEL_REASONS: Final = {
     DelReason.TEARDOWN: common_pb2.DEL_REASON_TEARDOWN,

@@ -1,7 +1,8 @@
 """A data key: seals and opens DATA_V2 packets, and counts the packet-ids of both directions.
 
-Knows the AEAD ciphers, the nonce and its uniqueness: a packet-id is used up before it is used, and after
-0xFFFFFFFF the key seals no more. Must not know peers, slots or what a payload means. Layout: wire.py.
+Knows the AEAD ciphers, the nonce and its uniqueness: a packet-id is used up before it is used, and after 0xFFFFFFFF, or
+where its cipher may be used no more (key_limits.py), the key seals no more. Must not know peers, slots or what a payload
+means. Layout: wire.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.datachannel.key_limits import (
+    FORGERIES_MAX,
+    FORGERIES_WARNING,
+    PACKET_ID_WARNING,
+    UNLIMITED,
+    USAGE_MAX,
+    USAGE_WARNING,
+    usage_of,
+)
 from dataplane.datachannel.replay_window import ReplayWindow
 from dataplane.datachannel.wire import (
     HEAD,
@@ -21,7 +31,7 @@ from dataplane.datachannel.wire import (
     TAG_SIZE,
     first_word,
 )
-from dataplane.vocabulary import Cipher
+from dataplane.vocabulary import Cipher, DropReason, KeyLimit
 
 __all__ = ["DataKey", "KeyDirection"]
 
@@ -38,10 +48,16 @@ class DataKey:
         "_encrypt",
         "_encrypt_nonce_tail",
         "_first_word",
+        "_forgery_warning",
+        "_packet_id_warning",
+        "_usage_max",
+        "_usage_warning",
         "cipher",
+        "forged",
         "key_id",
         "replay_window",
         "sent",
+        "usage",
     )
 
     def __init__(self, key_id: int, cipher: Cipher, encrypt_dir: KeyDirection, decrypt_dir: KeyDirection) -> None:
@@ -52,7 +68,16 @@ class DataKey:
         self.cipher = cipher
         self.sent = 0
         """Packet-ids used for sealing so far, which is also the last one used."""
+        self.usage = 0
+        """Packets and blocks sealed so far, together."""
+        self.forged = 0
+        """Packets that did not open so far."""
         self.replay_window = ReplayWindow()
+        self._usage_max = USAGE_MAX[cipher]
+        # From where on a warning is due; UNLIMITED once it was given.
+        self._packet_id_warning = PACKET_ID_WARNING
+        self._usage_warning = USAGE_WARNING[cipher]
+        self._forgery_warning = FORGERIES_WARNING
         self._first_word = first_word(key_id, peer_id=0)
         self._encrypt = _aead(cipher, encrypt_dir).encrypt
         self._encrypt_nonce_tail = encrypt_dir.nonce_tail
@@ -63,15 +88,39 @@ class DataKey:
         return f"DataKey(key_id={self.key_id}, cipher={self.cipher.name}, sent={self.sent})"
 
     def seal(self, peer_id: int, payload: bytes) -> bytes | None:
-        """The DATA_V2 packet to peer_id (0..0xFFFFFF) with this payload; None when no packet-id is left."""
+        """The DATA_V2 packet to peer_id (0..0xFFFFFF) with this payload; None when the key is used up."""
         packet_id = self.sent + 1
-        if packet_id > PACKET_ID_MAX:
+        usage = self.usage + usage_of(len(payload))
+        if packet_id > PACKET_ID_MAX or usage > self._usage_max:
             return None
         self.sent = packet_id
+        self.usage = usage
         head = HEAD.pack(self._first_word | peer_id, packet_id)
         sealed = self._encrypt(head[4:] + self._encrypt_nonce_tail, payload, head)
         # The AEAD appends the tag, DATA_V2 has it in front.
         return head + sealed[-TAG_SIZE:] + sealed[:-TAG_SIZE]
+
+    @property
+    def end(self) -> DropReason:
+        """Why seal() gave None."""
+        return DropReason.TX_PACKET_ID_EXHAUSTED if self.sent == PACKET_ID_MAX else DropReason.TX_USAGE_LIMIT
+
+    def take_warning(self) -> KeyLimit | None:
+        """A limit that the key has come near of; each is told once."""
+        if self.sent >= self._packet_id_warning:
+            self._packet_id_warning = UNLIMITED
+            return KeyLimit.PACKET_IDS
+        if self.usage >= self._usage_warning:
+            self._usage_warning = UNLIMITED
+            return KeyLimit.AEAD_USAGE
+        if self.forged >= self._forgery_warning:
+            self._forgery_warning = UNLIMITED
+            return KeyLimit.FORGERIES
+        return None
+
+    def refusal(self, _datagram: bytes) -> DropReason | None:
+        """Why this DATA_V2 packet of at least 24 bytes need not be opened; None: it may be."""
+        return DropReason.RX_FORGERY_LIMIT if self.forged > FORGERIES_MAX else None
 
     def open(self, datagram: bytes) -> bytes | None:
         """The payload of a DATA_V2 packet of at least 24 bytes; None if it is not authentic.
@@ -83,6 +132,7 @@ class DataKey:
         try:
             return self._decrypt(head[4:] + self._decrypt_nonce_tail, sealed, head)
         except InvalidTag:
+            self.forged += 1
             return None
 
 

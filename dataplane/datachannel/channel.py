@@ -17,7 +17,7 @@ from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.deadlines import Deadlines
 from dataplane.datachannel.early_packets import EarlyPackets
-from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, PeerExists, Timers, UnknownPeer
+from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, KeyLimitNear, PeerExists, Timers, UnknownPeer
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.receive import Receiver
@@ -30,6 +30,7 @@ __all__ = [
     "Event",
     "Floated",
     "KeyExhausted",
+    "KeyLimitNear",
     "Peer",
     "PeerExists",
     "SockAddr",

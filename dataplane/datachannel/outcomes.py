@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dataplane.vocabulary import KeyLimit
+
 if TYPE_CHECKING:
     # Peers have keys, and keys an AEAD, which whoever only wants these words need not load.
     from dataplane.datachannel.peer import Peer
@@ -31,13 +33,22 @@ class Floated:
 
 @dataclass(frozen=True, slots=True)
 class KeyExhausted:
-    """The primary key had no packet-id left and was removed, for both directions."""
+    """The primary key was used up (key_limits.py) and was removed, for both directions."""
 
     peer: Peer
     key_id: int
 
 
-Event = Floated | KeyExhausted
+@dataclass(frozen=True, slots=True)
+class KeyLimitNear:
+    """A key has come so near to a limit that it is time for another; told once a key and limit."""
+
+    peer: Peer
+    key_id: int
+    limit: KeyLimit
+
+
+Event = Floated | KeyExhausted | KeyLimitNear
 
 
 @dataclass(frozen=True, slots=True)

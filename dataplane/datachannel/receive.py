@@ -6,7 +6,7 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     1. length and opcode           -> RX_TRUNCATED, RX_NOT_DATA, RX_OVERSIZED
     2. peer, by peer_id or source  -> RX_UNKNOWN_PEER; from here on link_rx counts it
     3. key, by key_id              -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
-    4. AEAD                        -> RX_DECRYPT_FAILED
+    4. AEAD                        -> RX_FORGERY_LIMIT, RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD
     6. last-received time, endpoint -> RX_FLOAT_REFUSED
     7. keepalive                   -> consumed
@@ -23,7 +23,7 @@ from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.early_packets import EarlyPackets
 from dataplane.datachannel.ip_header import source_of
-from dataplane.datachannel.outcomes import Event, Floated
+from dataplane.datachannel.outcomes import Event, Floated, KeyLimitNear
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.wire import DATAGRAM_MAX, HEAD_SIZE, KEEPALIVE, KEY_ID_MAX, OPCODE_DATA_V2, OVERHEAD
@@ -78,9 +78,16 @@ class Receiver:
     def _open(self, peer: Peer, key: DataKey, socket_id: int, datagram: Datagram, now_ns: int) -> bytes | None:
         """Steps 4 to 9: the IP packet in this one; None if there is none, which is then counted."""
         packet, source, local = datagram
+        refusal = key.refusal(packet)
+        if refusal is not None:
+            peer.drop(refusal)
+            return None
         payload = key.open(packet)
         if payload is None:
             peer.drop(DropReason.RX_DECRYPT_FAILED)
+            limit = key.take_warning()
+            if limit is not None:
+                self._events[KeyLimitNear(peer, key.key_id, limit)] = None
             return None
         packet_id = int.from_bytes(packet[4:HEAD_SIZE], "big")
         refusal = key.replay_window.accept(packet_id, now_ns)

@@ -6,7 +6,7 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     1. inner header           -> TX_NOT_IP
     2. peer, by destination   -> TX_NO_PEER; from here on vpn_tx counts it
     3. primary key            -> TX_NO_KEY
-    4. packet-id              -> TX_PACKET_ID_EXHAUSTED, and the key is removed
+    4. packet-id and usage    -> TX_PACKET_ID_EXHAUSTED, TX_USAGE_LIMIT, and the key is removed
     5. AEAD; link_tx counts it, last-sent time
 """
 
@@ -16,7 +16,7 @@ from collections.abc import MutableSequence, Sequence
 from typing import Final
 
 from dataplane.datachannel.ip_header import destination_of
-from dataplane.datachannel.outcomes import Event, KeyExhausted
+from dataplane.datachannel.outcomes import Event, KeyExhausted, KeyLimitNear
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.wire import KEEPALIVE
@@ -77,9 +77,12 @@ class Transmitter:
         datagram = key.seal(peer.peer_id if peer.tx_id is None else peer.tx_id, payload)
         if datagram is None:
             peer.keys.delete(KeySlot.PRIMARY)
-            peer.drop(DropReason.TX_PACKET_ID_EXHAUSTED)
+            peer.drop(key.end)
             self._events[KeyExhausted(peer, key.key_id)] = None
             return None
+        limit = key.take_warning()
+        if limit is not None:
+            self._events[KeyLimitNear(peer, key.key_id, limit)] = None
         row = peer.row
         row[_LINK_TX_BYTES] += len(datagram)
         row[_LINK_TX_PACKETS] += 1

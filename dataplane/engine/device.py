@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 
 from dataplane.engine.counters import drop_counters
+from dataplane.engine.key_history import KeyHistory
 from dataplane.engine.keys import Keys
 from dataplane.engine.limits import Limits
 from dataplane.engine.peer_table import PeerTable
@@ -23,7 +24,7 @@ from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceState, Device
 from dataplane.engine.watch import EventLog
 from dataplane.engine.worker_link import WorkerEvent
 from dataplane.engine.worker_process import WorkerLauncher
-from dataplane.messages import Configure, DeviceClosed, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.messages import Configure, DeviceClosed, KeyExhausted, KeyLimitNear, PeerExpired, PeerFloated
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.vocabulary import DelReason
 
@@ -36,6 +37,7 @@ class Surroundings:
     launcher: WorkerLauncher
     resources: Resources
     events: EventLog
+    key_history: KeyHistory
     tasks: Tasks
     command_timeout_s: float
 
@@ -67,7 +69,7 @@ class Device:
             self.table.count_of_socket,
         )
         self.peers = Peers(spec, self.table, self.sockets, self._supervisor, shared.events)
-        self.keys = Keys(spec.name, self.table, self._supervisor, shared.events)
+        self.keys = Keys(spec.name, self.table, self._supervisor, shared.events, shared.key_history)
 
     async def start(self) -> None:
         """Starts the worker. Raises EngineError; the TUN then stays open and is the caller's again."""
@@ -143,6 +145,8 @@ class Device:
                 self.peers.floated(event)
             case KeyExhausted():
                 self.keys.exhausted(event)
+            case KeyLimitNear():
+                self.keys.limit_near(event)
             case DeviceClosed():
                 self._on_interface_gone(self)
 

@@ -17,6 +17,7 @@ import structlog
 
 from dataplane.engine import errors
 from dataplane.engine.device import Device, Surroundings
+from dataplane.engine.key_history import KeyHistory
 from dataplane.engine.limits import DEFAULT_LIMITS, Limits
 from dataplane.engine.resources import LinuxResources, Resources, Tun, closed_on_failure
 from dataplane.engine.sockets import all_closed_on_failure
@@ -68,6 +69,7 @@ class Engine:
             launcher=worker_launcher or SubprocessLauncher(),
             resources=resources or LinuxResources(),
             events=self._events,
+            key_history=KeyHistory(),
             tasks=self._tasks,
             command_timeout_s=command_timeout_s,
         )

@@ -20,7 +20,6 @@ _KIND_OF_WORKER_ERROR: Final = {
     "SOCKET_EXISTS": ErrorKind.ALREADY_EXISTS,
     "VPN_ADDRESS_IN_USE": ErrorKind.ALREADY_EXISTS,
     "ADDRESS_FAMILY_MISMATCH": ErrorKind.FAILED_PRECONDITION,
-    "KEY_REUSE": ErrorKind.FAILED_PRECONDITION,
 }
 
 
@@ -226,6 +225,18 @@ def key_slot_empty(device: str, peer_id: int, slot: KeySlot) -> EngineError:
         device=device,
         peer_id=str(peer_id),
         slot=slot.name,
+    )
+
+
+def key_reuse(device: str, peer_id: int, direction: str) -> EngineError:
+    """These key bytes were installed before, for whatever peer. direction: "encrypt" or "decrypt"."""
+    return EngineError(
+        ErrorKind.FAILED_PRECONDITION,
+        "KEY_REUSE",
+        f"the {direction} key for peer {peer_id} of device {device!r} was installed before; its nonces would repeat",
+        device=device,
+        peer_id=str(peer_id),
+        direction=direction,
     )
 
 

@@ -7,27 +7,33 @@ from __future__ import annotations
 
 from dataplane import messages
 from dataplane.engine import errors
+from dataplane.engine.key_history import KeyHistory
 from dataplane.engine.peer_table import InstalledKey, PeerTable
 from dataplane.engine.supervisor import Supervisor
-from dataplane.engine.types import KeySpec, KeySwapNeeded, KeyView
+from dataplane.engine.types import KeyLimitNear, KeySpec, KeySwapNeeded, KeyView
 from dataplane.engine.watch import EventLog
 from dataplane.messages import DeleteKey, InstallKey, SwapKeys
-from dataplane.vocabulary import KeySlot
+from dataplane.vocabulary import KeyLimit, KeySlot
 
 
 class Keys:
     """The keys of a device's peers."""
 
-    def __init__(self, device: str, table: PeerTable, supervisor: Supervisor, events: EventLog) -> None:
+    def __init__(
+        self, device: str, table: PeerTable, supervisor: Supervisor, events: EventLog, history: KeyHistory
+    ) -> None:
         self._device = device
         self._table = table
         self._supervisor = supervisor
         self._events = events
+        self._history = history
 
     async def install(self, spec: KeySpec) -> KeyView:
-        """Fills a slot."""
+        """Fills a slot. Raises EngineError KEY_REUSE if a direction of the key was installed before."""
         async with self._supervisor.exclusive():
             peer = self._table.get(spec.peer_id)
+            # Before the worker has it: if it dies before it answers, nobody knows what it sealed.
+            self._history.record(spec)
             await self._supervisor.request(
                 InstallKey(
                     peer_id=spec.peer_id,
@@ -65,7 +71,7 @@ class Keys:
             peer.keys.pop(slot, None)
 
     def exhausted(self, event: messages.KeyExhausted) -> None:
-        """The worker removed a primary key that has no packet-ids left."""
+        """The worker removed a primary key that is used up."""
         peer = self._table.meant_by(event.peer_id, event.uid)
         if peer is None:
             return
@@ -77,3 +83,12 @@ class Keys:
         self._events.publish(
             self._device, lambda revision: KeySwapNeeded(revision, self._device, event.peer_id, event.key_id)
         )
+
+    def limit_near(self, event: messages.KeyLimitNear) -> None:
+        """A key will be used up soon. Raises ValueError for a limit that is none."""
+        limit = KeyLimit(event.limit)
+        if self._table.meant_by(event.peer_id, event.uid) is not None:
+            self._events.publish(
+                self._device,
+                lambda revision: KeyLimitNear(revision, self._device, event.peer_id, event.key_id, limit),
+            )

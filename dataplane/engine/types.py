@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DelReason, KeyLimit, KeySlot, Mode
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -242,12 +242,23 @@ class PeerFloated:
 
 @dataclass(frozen=True, slots=True)
 class KeySwapNeeded:
-    """A key ran out of packet-ids and was removed."""
+    """A key was used up and removed."""
 
     revision: int
     device: str
     peer_id: int
     key_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimitNear:
+    """A key comes near to a limit."""
+
+    revision: int
+    device: str
+    peer_id: int
+    key_id: int
+    limit: KeyLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +270,16 @@ class WorkerRestarted:
     worker_pid: int
 
 
-Event = DeviceCreated | DeviceDeleted | PeerCreated | PeerDeleted | PeerFloated | KeySwapNeeded | WorkerRestarted
+Event = (
+    DeviceCreated
+    | DeviceDeleted
+    | PeerCreated
+    | PeerDeleted
+    | PeerFloated
+    | KeySwapNeeded
+    | KeyLimitNear
+    | WorkerRestarted
+)
 
 
 @unique

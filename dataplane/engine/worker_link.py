@@ -19,13 +19,14 @@ from dataplane.messages import (
     DeviceClosed,
     FromWorker,
     KeyExhausted,
+    KeyLimitNear,
     PeerExpired,
     PeerFloated,
     Reply,
     Request,
 )
 
-WorkerEvent = PeerExpired | PeerFloated | KeyExhausted | DeviceClosed
+WorkerEvent = PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed
 
 _READ_BATCH: Final = 64
 """Datagrams read before other tasks of the loop get their turn."""

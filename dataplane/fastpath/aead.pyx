@@ -1,19 +1,20 @@
 """A data key on libcrypto: seals and opens DATA_V2 packets in place, and counts the packet-ids of both directions.
 
-Knows the AEAD ciphers, the nonce and its uniqueness: a packet-id is used up before it is used, and after 0xFFFFFFFF the
-key seals no more. Must not know peers, slots or what a payload means. Layout: dataplane/datachannel/wire.py. What is
+Knows the AEAD ciphers, the nonce and its uniqueness: a packet-id is used up before it is used, and after 0xFFFFFFFF, or
+where its cipher may be used no more (dataplane/datachannel/key_limits.py), the key seals no more. Must not know peers, slots or what a payload means. Layout: dataplane/datachannel/wire.py. What is
 called of libcrypto, provider-cipher(7) and OSSL_PARAM(3) describe.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from dataplane.fastpath.libcrypto cimport OSSL_PARAM, CipherCalls, cipher_calls
-from dataplane.fastpath.replay_window cimport ReplayWindow
+from dataplane.fastpath.replay_window cimport ACCEPTED, ReplayWindow
 from dataplane.fastpath.span cimport Span, behind, checked, part, put32, span_of
 
+from dataplane.datachannel import key_limits
 from dataplane.datachannel.wire import KEY_ID_MAX, first_word
-from dataplane.vocabulary import Cipher
+from dataplane.vocabulary import Cipher, DropReason, KeyLimit
 
 cdef extern from "<openssl/core_names.h>" nogil:
     const char* OSSL_CIPHER_PARAM_AEAD_TAG
@@ -30,15 +31,23 @@ cdef enum:
     NONCE_TAIL_SIZE = 8
     NONCE_SIZE = PACKET_ID_SIZE + NONCE_TAIL_SIZE
     TAG_SIZE = 16
+    BLOCK_SIZE = 16
 
 cdef uint32_t PACKET_ID_MAX = 0xFFFFFFFF
+cdef uint64_t FORGERIES_MAX = key_limits.FORGERIES_MAX
+
+cdef int PACKET_ID_EXHAUSTED = DropReason.TX_PACKET_ID_EXHAUSTED
+cdef int USAGE_LIMIT = DropReason.TX_USAGE_LIMIT
+cdef int FORGERY_LIMIT = DropReason.RX_FORGERY_LIMIT
 
 
 cdef bint seal(KeyState* key, uint32_t peer_id, Span datagram) noexcept nogil:
     cdef Direction* direction = &key.encrypt
-    if key.sent == PACKET_ID_MAX:
+    cdef uint64_t usage = key.usage + 1 + (datagram.size - OVERHEAD + BLOCK_SIZE - 1) // BLOCK_SIZE
+    if key.sent == PACKET_ID_MAX or usage > key.usage_max:
         return False
     key.sent += 1
+    key.usage = usage
     put32(datagram, 0, key.first_word | peer_id)
     put32(datagram, 4, key.sent)
     if (
@@ -52,13 +61,24 @@ cdef bint seal(KeyState* key, uint32_t peer_id, Span datagram) noexcept nogil:
     return False
 
 
+cdef int end_of(const KeyState* key) noexcept nogil:
+    return PACKET_ID_EXHAUSTED if key.sent == PACKET_ID_MAX else USAGE_LIMIT
+
+
+cdef int refusal_of(const KeyState* key, Span datagram) noexcept nogil:
+    return FORGERY_LIMIT if key.forged > FORGERIES_MAX else ACCEPTED
+
+
 cdef bint open_packet(KeyState* key, Span datagram) noexcept nogil:
     cdef Direction* direction = &key.decrypt
-    return (
+    if (
         direction.calls.decrypt_init(direction.context, NULL, 0, renewed(direction, datagram), NONCE_SIZE, NULL) == 1
         and direction.calls.set_ctx_params(direction.context, direction.tag) == 1
         and run(direction, datagram)
-    )
+    ):
+        return True
+    key.forged += 1
+    return False
 
 
 cdef inline uint8_t* renewed(Direction* direction, Span datagram) noexcept nogil:
@@ -95,6 +115,10 @@ cdef class DataKey:
         self.cipher = cipher
         self.state.key_id = key_id
         self.state.first_word = first_word(key_id, peer_id=0)
+        self.state.usage_max = key_limits.USAGE_MAX[cipher]
+        self.state.packet_id_warning = key_limits.PACKET_ID_WARNING
+        self.state.usage_warning = key_limits.USAGE_WARNING[cipher]
+        self.state.forgery_warning = key_limits.FORGERIES_WARNING
         set_up(&self.state.encrypt, cipher, encrypt_dir, is_encrypting=True)
         set_up(&self.state.decrypt, cipher, decrypt_dir, is_encrypting=False)
 
@@ -121,6 +145,34 @@ cdef class DataKey:
         self.state.sent = packet_id
 
     @property
+    def usage(self):
+        """Packets and blocks sealed so far, together."""
+        return self.state.usage
+
+    @usage.setter
+    def usage(self, uint64_t usage):
+        self.state.usage = usage
+
+    @property
+    def forged(self):
+        """Packets that did not open so far."""
+        return self.state.forged
+
+    @forged.setter
+    def forged(self, uint64_t packets):
+        self.state.forged = packets
+
+    @property
+    def end(self):
+        """Why seal() gave None."""
+        return DropReason(end_of(&self.state))
+
+    def take_warning(self):
+        """A limit that the key has come near of; each is told once."""
+        limit = take_warning(&self.state)
+        return KeyLimit(limit) if limit else None
+
+    @property
     def replay_window(self):
         """The packet-ids received with this key."""
         cdef ReplayWindow window = ReplayWindow()
@@ -129,7 +181,7 @@ cdef class DataKey:
         return window
 
     def seal(self, uint32_t peer_id, payload):
-        """The DATA_V2 packet to peer_id (0..0xFFFFFF) with this payload; None when no packet-id is left."""
+        """The DATA_V2 packet to peer_id (0..0xFFFFFF) with this payload; None when the key is used up."""
         datagram = bytearray(OVERHEAD) + payload
         return bytes(datagram) if seal(&self.state, peer_id, bytes_of(datagram)) else None
 

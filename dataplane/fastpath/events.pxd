@@ -6,12 +6,21 @@ from libc.stdint cimport uint8_t
 from dataplane.fastpath.peer cimport PeerState
 
 cdef enum:
-    FLOATED = 8  # 0..7: the primary key, which had this key_id, was exhausted
-    EVENT_KINDS = 9
+    # A kind is what happened in steps of 8, and the key_id of the key that it happened to.
+    KEYS = 8
+    FLOATED = 4 * KEYS  # 0: the primary key was used up; 1..3: a key came near to this KeyLimit
+    EVENT_KINDS = FLOATED + 1
 
 cdef struct PeerEvent:
     PeerState* peer
     uint8_t kind
+
+cdef inline uint8_t exhaustion_of(uint8_t key_id) noexcept nogil:
+    return key_id
+
+
+cdef inline uint8_t nearness_of(uint8_t key_id, uint8_t limit) noexcept nogil:
+    return limit * KEYS + key_id
 
 
 @cython.final

@@ -1,15 +1,16 @@
 """What happens to peers on the packet path, until Python asks for it.
 
-Knows that a peer floated or that a key of it was exhausted, and in which order. Must not know how that came about.
+Knows that a peer floated, or that a key of it was used up or soon will be, and in which order. Must not know how that came about.
 Noting takes neither the GIL nor memory: room for all that can wait is made when a peer is added.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from dataplane.fastpath.peer cimport Peer, PeerState
 
-from dataplane.datachannel.outcomes import Floated, KeyExhausted
+from dataplane.datachannel.outcomes import Floated, KeyExhausted, KeyLimitNear
+from dataplane.vocabulary import KeyLimit
 
 
 cdef class Events:
@@ -35,9 +36,10 @@ cdef class Events:
         return 0
 
     cdef void note(self, PeerState* peer, uint8_t kind) noexcept nogil:
-        if peer.events & 1 << kind or self.count == self.room:
+        cdef uint64_t bit = <uint64_t>1 << kind
+        if peer.events & bit or self.count == self.room:
             return
-        peer.events |= 1 << kind
+        peer.events |= bit
         self.waiting[self.count].peer = peer
         self.waiting[self.count].kind = kind
         self.count += 1
@@ -52,9 +54,11 @@ cdef class Events:
             peer.state.events = 0
             if event.kind == FLOATED:
                 self.collected[Floated(peer)] = None
-            else:
+            elif event.kind < KEYS:
                 self.collected[KeyExhausted(peer, event.kind)] = None
                 peer.keys.release_exhausted()
+            else:
+                self.collected[KeyLimitNear(peer, event.kind % KEYS, KeyLimit(event.kind // KEYS))] = None
         self.count = 0
         self.collected_count = len(self.collected)
         return 0

@@ -1,7 +1,7 @@
 # A peer of a device: who it is, where it is, its keys and its counters; twin of dataplane/datachannel/peer.py.
 
 cimport cython
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress
 from dataplane.fastpath.key_slots cimport KeySlots, Slots
@@ -16,7 +16,7 @@ cdef struct PeerState:
     Slots* keys
     uint64_t* row
     uint32_t early_packets  # kept for this peer (early_packets.pyx)
-    uint16_t events  # those that wait to be taken, a bit each (events.pyx)
+    uint64_t events  # those that wait to be taken, a bit each (events.pyx)
     void* peer  # the Peer object that this is part of; its tables hold the reference
 
 

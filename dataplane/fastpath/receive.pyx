@@ -7,10 +7,10 @@ dataplane/datachannel/receive.py. A packet is decrypted where it stands.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from dataplane.fastpath.aead cimport OVERHEAD, KeyState, open_packet
+from dataplane.fastpath.aead cimport OVERHEAD, KeyState, open_packet, refusal_of, take_warning
 from dataplane.fastpath.early_packets cimport EarlyPackets
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, same_endpoint
-from dataplane.fastpath.events cimport FLOATED, Events
+from dataplane.fastpath.events cimport FLOATED, Events, nearness_of
 from dataplane.fastpath.ip_header cimport IpAddress, source_of
 from dataplane.fastpath.key_slots cimport find_key, is_newest
 from dataplane.fastpath.peer cimport PeerState, packets_dropped
@@ -68,9 +68,16 @@ cdef class Receiver:
                        const LocalAddress* local, uint64_t now_ns, Span* packet) noexcept nogil:
         cdef uint32_t packet_id = get32(datagram, 4)
         cdef Span payload = behind(datagram, OVERHEAD)
-        cdef int refusal
+        cdef int refusal = refusal_of(key, datagram)
+        cdef uint8_t limit
+        if refusal != ACCEPTED:
+            packets_dropped(peer, refusal, 1)
+            return RECEIVED_NOTHING
         if not open_packet(key, datagram):
             packets_dropped(peer, DECRYPT_FAILED, 1)
+            limit = take_warning(key)
+            if limit:
+                self.events.note(peer, nearness_of(key.key_id, limit))
             return RECEIVED_NOTHING
         refusal = accept(&key.window, packet_id, now_ns)
         if refusal != ACCEPTED:

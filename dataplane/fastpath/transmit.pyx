@@ -7,8 +7,8 @@ dataplane/datachannel/transmit.py. A packet is encrypted where it stands.
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from dataplane.fastpath.aead cimport OVERHEAD, KeyState, seal
-from dataplane.fastpath.events cimport Events
+from dataplane.fastpath.aead cimport OVERHEAD, KeyState, end_of, seal, take_warning
+from dataplane.fastpath.events cimport Events, exhaustion_of, nearness_of
 from dataplane.fastpath.ip_header cimport IpAddress, destination_of
 from dataplane.fastpath.key_slots cimport remove_exhausted
 from dataplane.fastpath.peer cimport Peer, PeerState, packets_dropped
@@ -24,7 +24,6 @@ from dataplane.vocabulary import DropReason
 cdef int NOT_IP = DropReason.TX_NOT_IP
 cdef int NO_PEER = DropReason.TX_NO_PEER
 cdef int NO_KEY = DropReason.TX_NO_KEY
-cdef int PACKET_ID_EXHAUSTED = DropReason.TX_PACKET_ID_EXHAUSTED
 
 
 cdef class Transmitter:
@@ -59,14 +58,18 @@ cdef class Transmitter:
 
     cdef bint _seal(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
         cdef KeyState* key = peer.keys.primary
+        cdef uint8_t limit
         if key == NULL:
             packets_dropped(peer, NO_KEY, 1)
             return False
         if not seal(key, peer.tx_id, datagram):
             remove_exhausted(peer.keys)
-            packets_dropped(peer, PACKET_ID_EXHAUSTED, 1)
-            self.events.note(peer, key.key_id)
+            packets_dropped(peer, end_of(key), 1)
+            self.events.note(peer, exhaustion_of(key.key_id))
             return False
+        limit = take_warning(key)
+        if limit:
+            self.events.note(peer, nearness_of(key.key_id, limit))
         count_traffic(peer.row, LINK_TX_BYTES, 1, datagram.size)
         peer.row[LAST_TX_NS] = now_ns
         peer.row[SENT_PRIMARY] = key.sent

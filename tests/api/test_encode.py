@@ -15,6 +15,7 @@ from dataplane.engine.types import (
     DeviceView,
     Endpoint,
     Event,
+    KeyLimitNear,
     KeySwapNeeded,
     PeerCounters,
     PeerCreated,
@@ -24,7 +25,7 @@ from dataplane.engine.types import (
     PeerView,
     WorkerRestarted,
 )
-from dataplane.vocabulary import DelReason, Mode
+from dataplane.vocabulary import DelReason, KeyLimit, Mode
 
 REMOTE = Endpoint(IPv6Address("fe80::7"), 7, 3)
 DEVICE = DeviceView("d", "tun0", Mode.P2P, 1400, (), True, "", DeviceState.RESTARTING, 2, {"rx_truncated": 3}, 0)
@@ -70,6 +71,14 @@ PEER = PeerView(PeerSpec("d", 1, "s", REMOTE), PeerCounters(), 5, 1_700_000_000_
         (
             KeySwapNeeded(9, "d", 1, 6),
             event_pb2.WatchResponse(key_swap_needed=event_pb2.KeySwapNeeded(device="d", peer_id=1, key_id=6)),
+        ),
+        (
+            KeyLimitNear(9, "d", 1, 6, KeyLimit.FORGERIES),
+            event_pb2.WatchResponse(
+                key_limit_near=event_pb2.KeyLimitNear(
+                    device="d", peer_id=1, key_id=6, limit=event_pb2.KEY_LIMIT_FORGERIES
+                )
+            ),
         ),
         (
             WorkerRestarted(9, "d", 4711),

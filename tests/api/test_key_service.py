@@ -77,7 +77,7 @@ async def test_a_key_in_the_slot_is_replaced(api: Api) -> None:
     await api.make_ready()
     await api.make_peer()
     await api.keys.InstallKey(key_message(key_id=3))
-    await api.keys.InstallKey(key_message(key_id=4, encrypt__cipher_key=bytes(32)))
+    await api.keys.InstallKey(key_message(key_id=4, encrypt__cipher_key=bytes(32), decrypt__cipher_key=bytes(32)))
     assert (await api.keys.GetKey(get())).key.key_id == 4
 
 
@@ -130,7 +130,6 @@ async def test_no_key_byte_is_in_replies_errors_events_or_the_log(api: Api) -> N
             await refusal_of(api.keys.InstallKey(key_message(peer_id=9))),
             await refusal_of(api.keys.InstallKey(key_message(device="gone"))),
         ]
-        api.launcher.worker.reactions[InstallKey] = lambda _: "KEY_REUSE"
         refusals.append(await refusal_of(api.keys.InstallKey(key_message(key_id=4))))
     assert len(records) >= 6
     assert refusals[-1].reason == "KEY_REUSE"

@@ -139,7 +139,7 @@ def test_packet_id_of_a_failed_seal_is_not_used_again() -> None:
     """Of the readable key only: what is no payload never gets as far in the compiled one."""
     key = DataKey(0, Cipher.AES_GCM, direction(32, 0x00), direction(32, 0x40))
     with pytest.raises(TypeError):
-        key.seal(1, None)  # type: ignore[arg-type]
+        key.seal(1, "text")  # type: ignore[arg-type]
     assert key.sent == 1
 
 

@@ -160,12 +160,14 @@ def test_last_packet_id_is_still_sent(make: Maker, tunnel: Tunnel) -> None:
     (datagram,) = tunnel.send(make.outbound)
     assert tunnel.far.open(datagram)[1] == PACKET_ID_MAX
     assert tunnel.peer.row[Column.SENT_PRIMARY] == PACKET_ID_MAX
-    assert tunnel.channel.take_events() == []
+    assert KeyExhausted(tunnel.peer, 0) not in tunnel.channel.take_events()
 
 
 def test_packet_after_the_last_packet_id_is_dropped_and_reported_once(make: Maker, tunnel: Tunnel) -> None:
     exhaust(tunnel, left=1)
-    assert len(tunnel.send(make.outbound, make.outbound, make.outbound)) == 1
+    assert len(tunnel.send(make.outbound)) == 1
+    tunnel.channel.take_events()
+    assert tunnel.send(make.outbound, make.outbound) == []
     assert tunnel.drops == {DropReason.TX_PACKET_ID_EXHAUSTED: 1, DropReason.TX_NO_KEY: 1}
     assert tunnel.channel.take_events() == [KeyExhausted(tunnel.peer, 0)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -315,16 +316,17 @@ def peer_spec(
 
 
 def key_spec(peer_id: int, slot: KeySlot = KeySlot.PRIMARY, key_id: int = 0, *, bits: int = 256) -> KeySpec:
+    """A key that was never used."""
     return KeySpec(
         device="d",
         peer_id=peer_id,
         slot=slot,
         key_id=key_id,
         cipher=Cipher.AES_GCM,
-        encrypt_key=b"E" * (bits // 8),
-        encrypt_nonce_tail=b"e" * 8,
-        decrypt_key=b"D" * (bits // 8),
-        decrypt_nonce_tail=b"d" * 8,
+        encrypt_key=secrets.token_bytes(bits // 8),
+        encrypt_nonce_tail=secrets.token_bytes(8),
+        decrypt_key=secrets.token_bytes(bits // 8),
+        decrypt_nonce_tail=secrets.token_bytes(8),
     )
 
 

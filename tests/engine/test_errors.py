@@ -23,6 +23,7 @@ ARGUMENTS = {
     "peer_id": 42,
     "owner": 43,
     "limit": 256,
+    "direction": "encrypt",
     "port": 1194,
     "slot": KeySlot.SECONDARY,
     "address": ip_address("192.0.2.1"),

@@ -6,9 +6,9 @@ import pytest
 
 from dataplane import messages
 from dataplane.engine.engine import Engine
-from dataplane.engine.types import EngineError, ErrorKind, KeySwapNeeded, KeyView
+from dataplane.engine.types import EngineError, ErrorKind, KeyLimitNear, KeySwapNeeded, KeyView
 from dataplane.messages import DeleteKey, InstallKey, KeyExhausted, SwapKeys
-from dataplane.vocabulary import Cipher, Column, KeySlot
+from dataplane.vocabulary import Cipher, Column, KeyLimit, KeySlot
 from tests.engine.conftest import FakeLauncher, key_spec, make_ready, next_event, peer_spec
 
 
@@ -69,10 +69,10 @@ async def test_used_packet_ids_are_read_from_the_column_of_the_slot(
 
 async def test_a_refused_key_leaves_the_slot_as_it_was(engine_with_peer: Engine, launcher: FakeLauncher) -> None:
     await engine_with_peer.install_key(key_spec(1, key_id=1))
-    launcher.worker.reactions[InstallKey] = lambda _: "KEY_REUSE"
+    launcher.worker.reactions[InstallKey] = lambda _: "PEER_NOT_FOUND"
     with pytest.raises(EngineError) as caught:
         await engine_with_peer.install_key(key_spec(1, key_id=2))
-    assert (caught.value.kind, caught.value.reason) == (ErrorKind.FAILED_PRECONDITION, "KEY_REUSE")
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.NOT_FOUND, "PEER_NOT_FOUND")
     assert key_ids(engine_with_peer) == (1, None)
 
 
@@ -147,3 +147,16 @@ async def test_an_exhaustion_told_after_a_swap_hits_the_right_key(
         await engine_with_peer.swap_keys("d", 1)
         await next_event(watch)
     assert key_ids(engine_with_peer) == (7, None)
+
+
+async def test_a_limit_that_is_near_is_told_and_leaves_the_key(
+    engine_with_peer: Engine, launcher: FakeLauncher
+) -> None:
+    await engine_with_peer.install_key(key_spec(1, KeySlot.PRIMARY, 6))
+    uid = launcher.worker.peers[1].uid
+    async with engine_with_peer.watch() as watch:
+        launcher.worker.say(messages.KeyLimitNear(1, uid + 1, 6, KeyLimit.AEAD_USAGE))
+        launcher.worker.say(messages.KeyLimitNear(1, uid, 6, KeyLimit.AEAD_USAGE))
+        event = await next_event(watch)
+    assert event == KeyLimitNear(engine_with_peer.revision, "d", 1, 6, KeyLimit.AEAD_USAGE)
+    assert key_ids(engine_with_peer) == (6, None)
