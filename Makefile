@@ -37,7 +37,7 @@ $(OPENVPN27):
 	scripts/setup_openvpn27.sh
 
 test-openvpn27: $(READY) $(OPENVPN27)  ## run the tests with OpenVPN 2.7, from a Debian unstable in build/ (as root)
-	$(BIN)/pytest tests/openvpn27
+	$(BIN)/pytest tests/e2e/openvpn27
 
 lint: $(READY)  ## check style, types, layers, the contract, spelling and shell scripts
 	$(BIN)/ruff check

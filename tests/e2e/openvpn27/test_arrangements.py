@@ -25,7 +25,7 @@ from lab.waiting import wait_until
 pytestmark = [pytest.mark.root, pytest.mark.one_datapath]
 
 SHORT: Final = (1, 3)
-"""Keepalive: clients give up after 3 s without a sign of life, the server (to which OpenVPN gives twice that) after 6 s."""
+"""Keepalive: clients give up after 3 s without a sign of life, the server (OpenVPN doubles its time) after 6 s."""
 
 RENEG_SECONDS: Final = 5
 PINGS_A_SECOND: Final = 20
