@@ -34,22 +34,23 @@ INSTALLED: Final = ("openvpn",)
 class Settings:
     """What the two ends of a tunnel agree upon.
 
-    cipher: as OpenVPN names it. outer_ipv6, tcp: the transport. inner_ipv6: addresses of both families in the tunnel.
+    cipher: as OpenVPN names it. tcp: the transport, else UDP; outer_ipv6: over IPv6. inner_ipv6: addresses of both
+    families in the tunnel.
     keepalive: seconds, pushed to the clients. reneg_seconds: the server's; clients start no rekey of their own.
     """
 
     cipher: str = "AES-256-GCM"
     outer_ipv6: bool = False
-    tcp: bool = False
     inner_ipv6: bool = True
     keepalive: tuple[int, int] = (10, 60)
     reneg_seconds: int = 3600
     verb: int = 3
+    tcp: bool = False
 
     def proto(self, role: str) -> str:
-        """The argument of --proto of a "server" or "client"."""
-        family = 6 if self.outer_ipv6 else 4
-        return f"tcp{family}-{role}" if self.tcp else f"udp{family}"
+        """The argument of --proto for "server" or "client"."""
+        version = 6 if self.outer_ipv6 else 4
+        return f"tcp{version}-{role}" if self.tcp else f"udp{version}"
 
 
 class OpenVpn:
@@ -147,9 +148,9 @@ def start_server(  # noqa: PLR0913 - each is a different thing
 ) -> Server:
     """Starts a server in a namespace. `extra` are further lines of its configuration."""
     lines = [
-        f"proto {settings.proto('server')}",
         "mode server",
         "tls-server",
+        f"proto {settings.proto('server')}",
         "topology subnet",
         "server 10.8.0.0 255.255.255.0",
         *(["server-ipv6 fd00:8::/64"] if settings.inner_ipv6 else []),
@@ -177,9 +178,9 @@ def start_client(  # noqa: PLR0913 - each is a different thing
 ) -> OpenVpn:
     """Starts a client of the server at address `remote`. `extra` are further lines of its configuration."""
     lines = [
-        f"proto {settings.proto('client')}",
         "client",
         "nobind",
+        f"proto {settings.proto('client')}",
         f"remote {remote} {PORT}",
         "remote-cert-tls server",
         "connect-retry 1 2",
