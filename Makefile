@@ -5,13 +5,14 @@ FUZZ_SECONDS ?= 60
 SET_UP := .venv/.set-up
 COMPILED := .venv/.compiled
 READY := $(SET_UP) $(COMPILED)
+OPENVPN27 := build/openvpn27/tree
 SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench test lint sanitize fuzz proto clean
+.PHONY: help venv demo bench test test-openvpn27 lint sanitize fuzz proto clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 venv: $(READY)  ## install what is missing (as root: Debian packages too) and make .venv
 
@@ -31,6 +32,12 @@ bench: $(READY)  ## measure every contender in turn: tables, bench/results.md, p
 
 test: $(READY)  ## run all tests (as root)
 	$(BIN)/pytest
+
+$(OPENVPN27):
+	scripts/setup_openvpn27.sh
+
+test-openvpn27: $(READY) $(OPENVPN27)  ## run the tests with OpenVPN 2.7, from a Debian unstable in build/ (as root)
+	$(BIN)/pytest tests/e2e/openvpn27
 
 lint: $(READY)  ## check style, types, layers, the contract, spelling and shell scripts
 	$(BIN)/ruff check

@@ -1,7 +1,8 @@
-"""Stock OpenVPN 2.6 as server and client. Knows its options, log and management socket; must not know the service.
+"""Stock OpenVPN as server and client. Knows its options, log and management socket; must not know the service.
 
 A program put in front of it (`front`, such as the shim) is just more words on the command line; without one, OpenVPN
-is told to leave the kernel's data channel offload alone.
+is told to leave the kernel's data channel offload alone. Which OpenVPN runs is said by the words that start it
+(`program`): the machine's own, or one of another release (lab/openvpn27.py).
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ SERVER_VPN_IPV4: Final = "10.8.0.1"
 SERVER_VPN_IPV6: Final = "fd00:8::1"
 MANAGEMENT_SECONDS: Final = 10
 INITIALIZED: Final = "Initialization Sequence Completed"
+INSTALLED: Final = ("openvpn",)
+"""The words that start the machine's own OpenVPN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the two ends of a tunnel agree upon.
 
-    cipher: as OpenVPN names it. outer_ipv6: the UDP transport. inner_ipv6: addresses of both families in the tunnel.
+    cipher: as OpenVPN names it. tcp: the transport, else UDP; outer_ipv6: over IPv6. inner_ipv6: addresses of both
+    families in the tunnel.
     keepalive: seconds, pushed to the clients. reneg_seconds: the server's; clients start no rekey of their own.
     """
 
@@ -41,11 +45,12 @@ class Settings:
     keepalive: tuple[int, int] = (10, 60)
     reneg_seconds: int = 3600
     verb: int = 3
+    tcp: bool = False
 
-    @property
-    def proto(self) -> str:
-        """The argument of --proto."""
-        return "udp6" if self.outer_ipv6 else "udp4"
+    def proto(self, role: str) -> str:
+        """The argument of --proto for "server" or "client"."""
+        version = 6 if self.outer_ipv6 else 4
+        return f"tcp{version}-{role}" if self.tcp else f"udp{version}"
 
 
 class OpenVpn:
@@ -137,6 +142,7 @@ def start_server(  # noqa: PLR0913 - each is a different thing
     settings: Settings,
     *,
     front: list[str] | None = None,
+    program: tuple[str, ...] = INSTALLED,
     extra: tuple[str, ...] = (),
     label: str = "server",
 ) -> Server:
@@ -144,6 +150,7 @@ def start_server(  # noqa: PLR0913 - each is a different thing
     lines = [
         "mode server",
         "tls-server",
+        f"proto {settings.proto('server')}",
         "topology subnet",
         "server 10.8.0.0 255.255.255.0",
         *(["server-ipv6 fd00:8::/64"] if settings.inner_ipv6 else []),
@@ -153,7 +160,8 @@ def start_server(  # noqa: PLR0913 - each is a different thing
         f"reneg-sec {settings.reneg_seconds}",
         *extra,
     ]
-    return Server(lab, namespace, _start(lab, namespace, credentials, settings, lines, front, label), label)
+    process = _start(lab, namespace, credentials, settings, lines, front, program, label)
+    return Server(lab, namespace, process, label)
 
 
 def start_client(  # noqa: PLR0913 - each is a different thing
@@ -164,6 +172,7 @@ def start_client(  # noqa: PLR0913 - each is a different thing
     remote: str,
     *,
     front: list[str] | None = None,
+    program: tuple[str, ...] = INSTALLED,
     extra: tuple[str, ...] = (),
     label: str = "client",
 ) -> OpenVpn:
@@ -171,13 +180,15 @@ def start_client(  # noqa: PLR0913 - each is a different thing
     lines = [
         "client",
         "nobind",
+        f"proto {settings.proto('client')}",
         f"remote {remote} {PORT}",
         "remote-cert-tls server",
         "connect-retry 1 2",
         "reneg-sec 0",
         *extra,
     ]
-    return OpenVpn(lab, namespace, _start(lab, namespace, credentials, settings, lines, front, label), label)
+    process = _start(lab, namespace, credentials, settings, lines, front, program, label)
+    return OpenVpn(lab, namespace, process, label)
 
 
 def _start(  # noqa: PLR0913, PLR0917 - each is a different thing
@@ -187,13 +198,13 @@ def _start(  # noqa: PLR0913, PLR0917 - each is a different thing
     settings: Settings,
     lines: list[str],
     front: list[str] | None,
+    program: tuple[str, ...],
     label: str,
 ) -> Process:
     config = lab.directory / f"{label}.conf"
     common = [
         "dev-type tun",
         f"dev {DEVICE}",
-        f"proto {settings.proto}",
         f"ca {credentials.ca}",
         f"cert {credentials.certificate}",
         f"key {credentials.key}",
@@ -206,7 +217,7 @@ def _start(  # noqa: PLR0913, PLR0917 - each is a different thing
         *([] if front else ["disable-dco"]),
     ]
     config.write_text("\n".join([*common, *lines]) + "\n")
-    argv = [*(front or []), "openvpn", "--config", str(config)]
+    argv = [*(front or []), *program, "--config", str(config)]
     return lab.start(namespace, argv, label)
 
 

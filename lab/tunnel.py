@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from lab.dataplane import DataPlane
 from lab.lab import Lab
 from lab.netns import Link, Namespace
-from lab.openvpn import SERVER_VPN_IPV4, OpenVpn, Server, Settings, start_client, start_server
+from lab.openvpn import INSTALLED, SERVER_VPN_IPV4, OpenVpn, Server, Settings, start_client, start_server
 from lab.pki import Authority
 from lab.traffic import wait_reachable
 
@@ -20,6 +20,8 @@ class Plan:
     data_plane: DataPlane | None = None
     offloaded: tuple[str, ...] = ()
     """Any of "server" and "client"."""
+    server_program: tuple[str, ...] = INSTALLED
+    client_program: tuple[str, ...] = INSTALLED
     clients: int = 1
     server_extra: tuple[str, ...] = ()
     client_extra: tuple[str, ...] = ()
@@ -74,6 +76,7 @@ def connect(  # noqa: PLR0913, PLR0917 - each is a different thing
         authority.server(server_label),
         plan.settings,
         front=plan.front(lab, "server", server_label),
+        program=plan.server_program,
         extra=plan.server_extra,
         label=server_label,
     )
@@ -86,6 +89,7 @@ def connect(  # noqa: PLR0913, PLR0917 - each is a different thing
             plan.settings,
             link.ipv6(1) if plan.settings.outer_ipv6 else link.ipv4(1),
             front=plan.front(lab, "client", name),
+            program=plan.client_program,
             extra=plan.client_extra,
             label=name,
         )
