@@ -18,7 +18,15 @@ from structlog.typing import FilteringBoundLogger
 
 from controlplane_shim.dataplane_client import DEADLINE_SECONDS, DataPlaneError
 from controlplane_shim.event_feed import Arrived, Ended
-from controlplane_shim.operations import DeletionNotice, DelPeer, DelReason
+from controlplane_shim.operations import (
+    DeletionNotice,
+    DelPeer,
+    DelReason,
+    Family,
+    FloatNotice,
+    KeySwapNotice,
+    PeerNotice,
+)
 from controlplane_shim.peers import Device, Peer, Socket
 from controlplane_shim.selftest import Link
 from controlplane_shim.translate import rpc
@@ -39,12 +47,12 @@ class Holdings:
     """The devices of one session and all they have. For one thread; methods may raise DataPlaneError if it is gone."""
 
     def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """ring: called when take_deletions() has something to give, or `fatal` was set."""
+        """ring: called when take_notices() has something to give, or `fatal` was set."""
         self._link = link
         self._ring = ring
         self._log = log
         self._devices: dict[int, Device] = {}
-        self._deletions: list[DeletionNotice] = []
+        self._told: list[PeerNotice] = []
         self.fatal = ""
         """Why OpenVPN cannot be served any more; empty while it can."""
 
@@ -55,6 +63,10 @@ class Holdings:
             _forget_sockets(earlier)
             del self._devices[earlier.ifindex]
         self._devices[device.ifindex] = device
+
+    def modes(self, family: Family) -> dict[int, bool]:
+        """Whether a device is MP, by ifindex, for the devices of a family."""
+        return {ifindex: device.multipeer for ifindex, device in self._devices.items() if device.family is family}
 
     def device(self, ifindex: int) -> Device:
         """The device of an interface. Raises RefusedError."""
@@ -68,24 +80,32 @@ class Holdings:
         device = self.device(ifindex)
         peer = device.peers.get(peer_id)
         if peer is None:
-            raise RefusedError(ENOENT, f"no peer {peer_id}")
+            raise RefusedError(ENOENT, f"cannot find peer with id {peer_id}")
         return device, peer
 
-    def tell(self, notice: DeletionNotice) -> None:
+    def tell(self, notice: PeerNotice) -> None:
         """Queues a notice for OpenVPN."""
-        self._deletions.append(notice)
+        self._told.append(notice)
         self._ring()
 
-    def take_deletions(self) -> list[DeletionNotice]:
-        """The peers that OpenVPN must be told of, in order. Acts on the events that came in."""
+    def take_told(self) -> list[PeerNotice]:
+        """What OpenVPN must be told so far, in order; without a look at the events that came in."""
+        told, self._told = self._told, []
+        # A peer_id that was given away again is somebody else; the notice would kill the newcomer.
+        return [
+            notice
+            for notice in told
+            if not (isinstance(notice, DeletionNotice) and self._has_peer(notice.ifindex, notice.peer_id))
+        ]
+
+    def take_notices(self) -> list[PeerNotice]:
+        """What OpenVPN must be told, in order. Acts on the events that came in."""
         for item in self._link.feed.take():
             try:
                 self._on_item(item)
             except DataPlaneError as error:
                 self.give_up(f"the data plane is gone ({error})")
-        deletions, self._deletions = self._deletions, []
-        # A peer_id that was given away again is somebody else; the notice would kill the newcomer.
-        return [notice for notice in deletions if not self._has_peer(notice.ifindex, notice.peer_id)]
+        return self.take_told()
 
     def delete_peer(self, device: Device, peer_id: int) -> None:
         """Deletes a peer in the data plane, where it may have gone by itself."""
@@ -135,7 +155,7 @@ class Holdings:
 
     def close(self) -> None:
         """Deletes the devices with all they have. Takes a few seconds at most."""
-        self.take_deletions()
+        self.take_notices()
         for device in self._devices.values():
             if device.deleted:
                 continue
@@ -173,11 +193,19 @@ class Holdings:
                 self._link.feed.unfollow(device.stream)
             case "worker_restarted":
                 self._log.warning("worker restarted", device=device.name)
+            case "peer_floated":
+                self._on_floated(device, event.peer_floated)
             case "key_swap_needed":
-                # This family has no notice for it; OpenVPN renegotiates by its own clock.
-                self._log.warning("key used up", device=device.name, peer_id=event.key_swap_needed.peer_id)
+                used_up = event.key_swap_needed
+                self._log.warning("key used up", device=device.name, peer_id=used_up.peer_id, key_id=used_up.key_id)
+                self.tell(KeySwapNotice(device.family, device.ifindex, used_up.peer_id, used_up.key_id))
             case _:
                 pass
+
+    def _on_floated(self, device: Device, floated: event_pb2.PeerFloated) -> None:
+        if floated.peer_id in device.peers:
+            remote = rpc.remote(floated.remote)
+            self.tell(FloatNotice(device.family, device.ifindex, floated.peer_id, remote))
 
     def _on_stream_ended(self, device: Device | None, error: DataPlaneError) -> None:
         if device is None or error.code != "RESOURCE_EXHAUSTED":

@@ -25,14 +25,16 @@ from controlplane_shim.operations import (
     DumpPeers,
     Failed,
     Family,
-    GetFamily,
+    GetKey,
     GetPeer,
+    KeyFound,
     NewKey,
     NewLink,
     NewPeer,
-    Operation,
     Outcome,
     PeerFound,
+    PeerNotice,
+    PeerOperation,
     PeersFound,
     SetPeer,
     SwapKeys,
@@ -49,7 +51,7 @@ class Offload:
     """The data channel of one OpenVPN. For one thread."""
 
     def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """ring: called when take_deletions() has something to give or to do, or `fatal` has changed."""
+        """ring: called when take_notices() has something to give or to do, or `fatal` has changed."""
         self._link = link
         self._dataplane = link.dataplane
         self._holdings = Holdings(link, ring, log)
@@ -61,8 +63,12 @@ class Offload:
         """Why OpenVPN cannot be served any more; empty while it can."""
         return self._holdings.fatal
 
-    def perform(self, operation: Operation, family: Family, caller: Caller) -> Outcome:
-        """Does what OpenVPN asks for; what cannot be done becomes Failed. GetFamily is the session's."""
+    def modes(self, family: Family) -> dict[int, bool]:
+        """Whether a device is MP, by ifindex, for the devices of a family."""
+        return self._holdings.modes(family)
+
+    def perform(self, operation: NewLink | PeerOperation, family: Family, caller: Caller) -> Outcome:
+        """Does what OpenVPN asks for; what cannot be done becomes Failed."""
         if self.fatal:
             return _after_the_end(operation)
         try:
@@ -75,23 +81,27 @@ class Offload:
                 return _after_the_end(operation)
             return rpc.failure(operation, error.code, error.reason, error.message)
 
-    def take_deletions(self) -> list[DeletionNotice]:
-        """The peers that OpenVPN must be told of, in order. Carries out the swaps that are due."""
+    def take_told(self) -> list[PeerNotice]:
+        """What OpenVPN must be told because of what it asked for, or was to be told before; looks at no events."""
+        return self._holdings.take_told()
+
+    def take_notices(self) -> list[PeerNotice]:
+        """What OpenVPN must be told, in order. Carries out the swaps that are due."""
         for device, peer in self._swaps.take_due():
             try:
                 self._swap(device, peer)
             except RefusedError:
-                continue  # the peer was given up, which is among the deletions
+                continue  # the peer was given up, which is among the notices
             except DataPlaneError as error:
                 self._holdings.give_up(f"the data plane is gone ({error})")
-        return self._holdings.take_deletions()
+        return self._holdings.take_notices()
 
     def close(self) -> None:
         """Gives everything back. Takes a few seconds at most."""
         self._holdings.close()
         self._link.close()
 
-    def _dispatch(self, operation: Operation, family: Family, caller: Caller) -> Outcome:
+    def _dispatch(self, operation: NewLink | PeerOperation, family: Family, caller: Caller) -> Outcome:
         match operation:
             case NewLink():
                 return self._new_link(operation, family)
@@ -110,14 +120,14 @@ class Offload:
                 self._settle(device, peer)
                 self._dataplane.delete_key(rpc.delete_key(operation, device.name))
                 return Done()
+            case GetKey():
+                return self._get_key(operation)
             case GetPeer():
                 device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
                 found = self._dataplane.get_peer(rpc.get_peer(operation, device.name))
                 return PeerFound(rpc.peer_info(found, peer.socket.local_port))
             case DumpPeers():
                 return self._dump_peers(operation)
-            case GetFamily():
-                return Done()
 
     def _new_link(self, operation: NewLink, family: Family) -> Outcome:
         device = make_device(self._link, operation, family)
@@ -141,6 +151,8 @@ class Offload:
             raise
         for displaced in device.add(Peer(operation.peer_id, twin, created.create_revision)):
             self._tell(device, displaced.peer_id, DelReason.TEARDOWN)
+        if operation.keepalive_timeout is not None:
+            device.expires = bool(operation.keepalive_timeout)
         self._holdings.release_sockets(device)
         return Done()
 
@@ -152,7 +164,7 @@ class Offload:
             raise RefusedError(ENOTSOCK, f"descriptor {operation.socket_fd} of OpenVPN: {error.strerror}") from error
         with udp_socket(fd) as openvpn:
             if operation.remote is None:
-                raise RefusedError(EINVAL, "a UDP peer without a remote address")
+                raise RefusedError(EINVAL, "missing remote IP address for UDP socket")
             number = inode(openvpn)
             if number not in device.sockets:
                 device.sockets[number] = adopt_socket(self._link, device.name, openvpn, self._log)
@@ -160,10 +172,11 @@ class Offload:
 
     def _set_peer(self, operation: SetPeer) -> Outcome:
         device, _ = self._holdings.peer(operation.ifindex, operation.peer_id)
-        if operation.keepalive_interval is None and operation.keepalive_timeout is None:
-            return Done()
-        self._dataplane.update_peer(rpc.update_peer(operation, device.name))
-        device.expires = bool(operation.keepalive_timeout)
+        request = rpc.update_peer(operation, device.name)
+        if request.update_mask.paths:
+            self._dataplane.update_peer(request)
+        if operation.keepalive_timeout is not None:
+            device.expires = bool(operation.keepalive_timeout)
         return Done()
 
     def _del_peer(self, operation: DelPeer) -> Outcome:
@@ -201,6 +214,12 @@ class Offload:
             self._swaps.add(device, peer)
         return Done()
 
+    def _get_key(self, operation: GetKey) -> Outcome:
+        device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+        self._settle(device, peer)
+        found = self._dataplane.get_key(rpc.get_key(operation, device.name))
+        return KeyFound(rpc.key_info(operation, found))
+
     def _settle(self, device: Device, peer: Peer) -> None:
         """Carries out a pending swap before anything else is done to the keys of its peer. Raises as _swap()."""
         if self._swaps.take(peer):
@@ -223,7 +242,8 @@ class Offload:
 
     def _dump_peers(self, operation: DumpPeers) -> Outcome:
         device = self._holdings.device(operation.ifindex)
-        if not device.multipeer:
+        if not device.multipeer and device.family is Family.OVPN_DCO_V2:
+            # That driver looks into the table of an MP device only.
             return PeersFound(())
         found = self._dataplane.list_peers(device.name)
         ports = {peer.peer_id: peer.socket.local_port for peer in device.peers.values()}
@@ -233,14 +253,14 @@ class Offload:
         self._holdings.tell(DeletionNotice(device.family, device.ifindex, peer_id, reason))
 
 
-def _after_the_end(operation: Operation) -> Outcome:
+def _after_the_end(operation: NewLink | PeerOperation) -> Outcome:
     """What lets OpenVPN, which is about to be ended, clean up without a word."""
     match operation:
         case NewLink():
             return Failed(EPERM, "the data plane is gone")
         case NewPeer():
             return Failed(EINVAL, "the data plane is gone")
-        case GetPeer():
+        case GetPeer() | GetKey():
             return Failed(ENOENT, "the data plane is gone")
         case DumpPeers():
             return PeersFound(())

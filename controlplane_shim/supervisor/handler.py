@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from controlplane_shim.netlink.message import PLAIN_ACKS, AckOptions
+
 
 class Caller(Protocol):
     """The process whose system call is being handled. Valid until handle() returns."""
@@ -47,9 +49,12 @@ class Notice:
 class NetlinkHandler(Protocol):
     """What the session gives the supervisor. Every method is called from the supervisor's one thread."""
 
-    def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:
+    def handle(
+        self, protocol: int, datagram: bytes, port_id: int, caller: Caller, options: AckOptions = PLAIN_ACKS
+    ) -> Handled:
         """Treats one datagram that the program sent to the kernel (protocol 0 rtnetlink, 16 generic netlink).
 
+        options: what its socket wants of acknowledgements.
         Never raises; whatever goes wrong becomes an error reply or, before a family was offered, ENOENT.
         """
 

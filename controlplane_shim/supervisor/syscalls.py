@@ -19,6 +19,7 @@ from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
+from controlplane_shim.netlink.message import AckOptions
 from controlplane_shim.supervisor import outgoing, processes
 from controlplane_shim.supervisor.architecture import Architecture
 from controlplane_shim.supervisor.bpf_filter import NETLINK_GENERIC, NETLINK_ROUTE
@@ -31,6 +32,7 @@ PROTOCOLS = (NETLINK_ROUTE, NETLINK_GENERIC)
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
+_NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
 _SOCKET_TYPES = (socket.SOCK_RAW, socket.SOCK_DGRAM)
 _SOCKET_TYPE_MASK = 0xF
 _SOCKET_FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -165,7 +167,7 @@ class SyscallServer:
 
     def _hand_to_kernel(self, copy: socket.socket, datagram: bytes, tracee: Tracee) -> _Result:
         port_id = _port_id(copy)
-        handled = self._handler.handle(copy.proto, datagram, port_id, tracee)
+        handled = self._handler.handle(copy.proto, datagram, port_id, tracee, _ack_options(copy))
         if handled.pass_through and not handled.kernel_messages and not handled.replies:
             return _Answer.CONTINUE
         done = 0
@@ -207,3 +209,9 @@ def _port_id(copy: socket.socket) -> int:
         copy.bind(_KERNEL)
         port_id = copy.getsockname()[0]
     return port_id
+
+
+def _ack_options(copy: socket.socket) -> AckOptions:
+    """What the program has set on its socket; the kernel keeps it, for those options are left to it."""
+    extended = copy.getsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK)
+    return AckOptions(bool(extended), bool(copy.getsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK)))

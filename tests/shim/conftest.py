@@ -26,7 +26,17 @@ from controlplane_shim import adoption
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import Bell, EventFeed
 from controlplane_shim.offload import Offload
-from controlplane_shim.operations import Done, Failed, Family, NewKey, NewLink, NewPeer, Outcome, Remote
+from controlplane_shim.operations import (
+    DeletionNotice,
+    Done,
+    Failed,
+    Family,
+    NewKey,
+    NewLink,
+    NewPeer,
+    Outcome,
+    Remote,
+)
 from controlplane_shim.selftest import Link
 
 INSTANCE = "0123"
@@ -166,6 +176,10 @@ class FakeDataPlane:
     def install_key(self, request: key_pb2.InstallKeyRequest) -> None:
         self._note("install_key", request.peer_id)
 
+    def get_key(self, request: key_pb2.GetKeyRequest) -> key_pb2.Key:
+        self._note("get_key", request.peer_id, request.slot)
+        return key_pb2.Key(slot=request.slot, key_id=5, cipher=common_pb2.CIPHER_CHACHA20_POLY1305)
+
     def swap_keys(self, request: key_pb2.SwapKeysRequest) -> None:
         self._note("swap_keys", request.peer_id)
 
@@ -304,7 +318,8 @@ class World:
         assert self.perform(new_peer(ifindex, peer_id, fd)) == Done()
 
     def deletions(self) -> list[tuple[int, str]]:
-        return [(notice.peer_id, notice.reason.name) for notice in self.offload.take_deletions()]
+        notices = self.offload.take_notices()
+        return [(notice.peer_id, notice.reason.name) for notice in notices if isinstance(notice, DeletionNotice)]
 
     def events(self) -> list[Any]:
         return [entry["event"] for entry in self.log.entries]

@@ -30,7 +30,9 @@ class FakeHandler:
         self.broken = False
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:  # noqa: ARG002
+    def handle(
+        self, protocol: int, datagram: bytes, port_id: int, caller: Caller, options: AckOptions = PLAIN_ACKS
+    ) -> Handled:  # noqa: ARG002
         handled = Handled()
         rest = datagram
         while rest:
