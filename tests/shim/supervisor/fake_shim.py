@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import struct
 import sys
 
@@ -28,6 +29,8 @@ class FakeHandler:
         self.notices: list[Notice] = []
         self.reason = ""
         self.broken = False
+        self.offers = True
+        self.kept: list[socket.socket] = []
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:  # noqa: ARG002
@@ -73,6 +76,8 @@ class FakeHandler:
             copy = caller.fetch_fd(struct.unpack("=I", payload)[0])
             replies = [struct.pack("=QI", os.fstat(copy).st_ino, caller.pid)]
             os.close(copy)
+        elif command == nl.SWITCH:
+            replies = [self._switch(caller, payload)]
         elif command == nl.SILENT:
             return
         elif command == nl.RAISE_IN_NOTICES:
@@ -82,6 +87,19 @@ class FakeHandler:
             replies = [struct.pack("=I", number) + bytes(1000) for number in range(struct.unpack("=I", payload)[0])]
         handled.replies.extend(nl.message(nl.FAKE_FAMILY, reply, sequence) for reply in replies)
         handled.replies.append(self._ack(sequence))
+
+    def _switch(self, caller: Caller, payload: bytes) -> bytes:
+        """Puts one end of a pair, with the rest of the payload in it, in the place of the descriptor named; the errno."""
+        (fd,) = struct.unpack_from("=I", payload)
+        ours, theirs = socket.socketpair()
+        ours.send(payload[4:])
+        self.kept.append(ours)  # for as long as the program runs
+        with theirs:
+            try:
+                caller.replace_fd(fd, theirs.fileno())
+            except OSError as error:
+                return struct.pack("=I", error.errno or 0)
+        return struct.pack("=I", 0)
 
     @staticmethod
     def _ack(sequence: int) -> bytes:
@@ -102,6 +120,9 @@ class FakeHandler:
     def member_gone(self, port_id: int) -> None:
         self.members.remove(port_id)
         self.echoes += 1000  # so that the program can see it
+
+    def offers_offload(self) -> bool:
+        return self.offers
 
     def notices_fd(self) -> int:
         return self.bell
@@ -126,6 +147,7 @@ def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLog
     if target == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     handler = FakeHandler()
+    handler.offers = target != "declined"
     if target == "broken":
         handler.bell = -1
     return handler

@@ -35,6 +35,9 @@ class FakeHandler:
     def member_gone(self, port_id: int) -> None:
         self.gone.append(port_id)
 
+    def offers_offload(self) -> bool:
+        raise AssertionError
+
     def notices_fd(self) -> int:
         return 42
 
