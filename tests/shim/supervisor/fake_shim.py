@@ -89,7 +89,7 @@ class FakeHandler:
         handled.replies.append(self._ack(sequence))
 
     def _switch(self, caller: Caller, payload: bytes) -> bytes:
-        """Puts one end of a pair, with the rest of the payload in it, in the place of the descriptor named; the errno."""
+        """Puts one end of a pair, with the rest of the payload in it, in the place of a descriptor; the errno."""
         (fd,) = struct.unpack_from("=I", payload)
         ours, theirs = socket.socketpair()
         ours.send(payload[4:])
