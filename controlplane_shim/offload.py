@@ -8,14 +8,17 @@ NewKey never fails, for any error to it ends the whole OpenVPN: it is answered D
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from errno import EINVAL, ENOENT, ENOTSOCK, EPERM
+import socket
+from dataclasses import replace
+from errno import EINVAL, EIO, ENOENT, ENOTSOCK, EPERM
 
 from structlog.typing import FilteringBoundLogger
 
-from controlplane_shim.adoption import InterfaceRefusedError, adopt_socket, inode, make_device
+from controlplane_shim.adoption import InterfaceRefusedError, adopt_socket, adopt_stream, inode, make_device
 from controlplane_shim.dataplane_client import DataPlaneError
+from controlplane_shim.event_feed import Bell
 from controlplane_shim.holdings import Holdings, RefusedError
+from controlplane_shim.link_socket import Transport, UnsuitableSocketError, link_socket
 from controlplane_shim.operations import (
     DeletionNotice,
     DelKey,
@@ -44,18 +47,18 @@ from controlplane_shim.pending_swaps import PendingSwaps
 from controlplane_shim.selftest import Link
 from controlplane_shim.supervisor.handler import Caller
 from controlplane_shim.translate import rpc
-from controlplane_shim.udp_split import UnsuitableSocketError, udp_socket
 
 
 class Offload:
     """The data channel of one OpenVPN. For one thread."""
 
-    def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """ring: called when take_notices() has something to give or to do, or `fatal` has changed."""
+    def __init__(self, link: Link, bell: Bell, log: FilteringBoundLogger) -> None:
+        """bell: rung when take_notices() has something to give or to do, or `fatal` has changed."""
         self._link = link
         self._dataplane = link.dataplane
-        self._holdings = Holdings(link, ring, log)
-        self._swaps = PendingSwaps(ring)
+        self._holdings = Holdings(link, bell, log)
+        self._bell = bell
+        self._swaps = PendingSwaps(bell.ring)
         self._log = log
 
     @property
@@ -142,6 +145,9 @@ class Offload:
             self._holdings.give_up(f"device {device.name} was deleted by somebody else")
             return _after_the_end(operation)
         twin = self._twin(device, operation, caller)
+        if twin.stream is not None:
+            # A connection has its addresses; those that a client names beside it mean nothing to the kernel either.
+            operation = replace(operation, remote=None, local=None)
         try:
             request = rpc.create_peer(operation, device.name, twin.name, multipeer=device.multipeer)
             created = self._dataplane.create_peer(request)
@@ -162,16 +168,34 @@ class Offload:
             fd = caller.fetch_fd(operation.socket_fd)
         except OSError as error:
             raise RefusedError(ENOTSOCK, f"descriptor {operation.socket_fd} of OpenVPN: {error.strerror}") from error
-        with udp_socket(fd) as openvpn:
-            if operation.remote is None:
-                raise RefusedError(EINVAL, "missing remote IP address for UDP socket")
-            number = inode(openvpn)
-            if number not in device.sockets:
-                device.sockets[number] = adopt_socket(self._link, device.name, openvpn, self._log)
-        return device.sockets[number]
+        openvpn, transport = link_socket(fd)
+        with openvpn:
+            known = device.sockets.get(inode(openvpn))
+            match transport:
+                case Transport.UDP:
+                    if operation.remote is None:
+                        raise RefusedError(EINVAL, "missing remote IP address for UDP socket")
+                    twin = known or adopt_socket(self._link, device.name, openvpn, self._log)
+                case Transport.TCP:
+                    twin = self._take_stream(device, openvpn, operation.socket_fd, caller)
+                case Transport.SWITCHED:
+                    twin = _unused_stream(device, known)
+        device.sockets[twin.inode] = twin
+        return twin
+
+    def _take_stream(self, device: Device, openvpn: socket.socket, number: int, caller: Caller) -> Socket:
+        try:
+            twin = adopt_stream(self._link, device.name, openvpn, caller, number)
+        except OSError as error:
+            raise RefusedError(EIO, f"TCP socket {number} of OpenVPN: {error.strerror}") from error
+        if twin.stream is not None:
+            self._bell.ring_at_hang_up(twin.stream.outlet.fileno())
+        return twin
 
     def _set_peer(self, operation: SetPeer) -> Outcome:
-        device, _ = self._holdings.peer(operation.ifindex, operation.peer_id)
+        device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+        if operation.remote is not None and peer.socket.stream is not None:
+            raise RefusedError(EINVAL, "unexpected remote IP address with TCP socket")
         request = rpc.update_peer(operation, device.name)
         if request.update_mask.paths:
             self._dataplane.update_peer(request)
@@ -251,6 +275,15 @@ class Offload:
 
     def _tell(self, device: Device, peer_id: int, reason: DelReason) -> None:
         self._holdings.tell(DeletionNotice(device.family, device.ifindex, peer_id, reason))
+
+
+def _unused_stream(device: Device, known: Socket | None) -> Socket:
+    """The control stream of an earlier peer that OpenVPN has not closed, for another one. Raises RefusedError."""
+    if known is None:
+        raise RefusedError(ENOTSOCK, "the socket is neither UDP nor TCP")
+    if known.peers and device.multipeer:
+        raise RefusedError(ENOTSOCK, "the TCP socket has a peer already")
+    return known
 
 
 def _after_the_end(operation: NewLink | PeerOperation) -> Outcome:

@@ -98,6 +98,10 @@ class Session:
         """See NetlinkHandler."""
         self._members = {member: None for member in self._members if member[0] != port_id}
 
+    def offers_offload(self) -> bool:
+        """See NetlinkHandler."""
+        return self._offload is not None
+
     def notices_fd(self) -> int:
         """See NetlinkHandler."""
         return self._bell.fileno()
@@ -198,4 +202,4 @@ class Session:
             self._retest_at = self._now() + RETEST_SECONDS
         else:
             self._log.info("data channel offload is offered to OpenVPN")
-            self._offload = Offload(link, self._bell.ring, self._log)
+            self._offload = Offload(link, self._bell, self._log)

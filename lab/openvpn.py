@@ -31,7 +31,8 @@ INITIALIZED: Final = "Initialization Sequence Completed"
 class Settings:
     """What the two ends of a tunnel agree upon.
 
-    cipher: as OpenVPN names it. outer_ipv6: the UDP transport. inner_ipv6: addresses of both families in the tunnel.
+    cipher: as OpenVPN names it. tcp: the transport, else UDP; outer_ipv6: over IPv6. inner_ipv6: addresses of both
+    families in the tunnel.
     keepalive: seconds, pushed to the clients. reneg_seconds: the server's; clients start no rekey of their own.
     """
 
@@ -41,11 +42,12 @@ class Settings:
     keepalive: tuple[int, int] = (10, 60)
     reneg_seconds: int = 3600
     verb: int = 3
+    tcp: bool = False
 
-    @property
-    def proto(self) -> str:
-        """The argument of --proto."""
-        return "udp6" if self.outer_ipv6 else "udp4"
+    def proto(self, role: str) -> str:
+        """The argument of --proto for "server" or "client"."""
+        version = 6 if self.outer_ipv6 else 4
+        return f"tcp{version}-{role}" if self.tcp else f"udp{version}"
 
 
 class OpenVpn:
@@ -144,6 +146,7 @@ def start_server(  # noqa: PLR0913 - each is a different thing
     lines = [
         "mode server",
         "tls-server",
+        f"proto {settings.proto('server')}",
         "topology subnet",
         "server 10.8.0.0 255.255.255.0",
         *(["server-ipv6 fd00:8::/64"] if settings.inner_ipv6 else []),
@@ -171,6 +174,7 @@ def start_client(  # noqa: PLR0913 - each is a different thing
     lines = [
         "client",
         "nobind",
+        f"proto {settings.proto('client')}",
         f"remote {remote} {PORT}",
         "remote-cert-tls server",
         "connect-retry 1 2",
@@ -193,7 +197,6 @@ def _start(  # noqa: PLR0913, PLR0917 - each is a different thing
     common = [
         "dev-type tun",
         f"dev {DEVICE}",
-        f"proto {settings.proto}",
         f"ca {credentials.ca}",
         f"cert {credentials.certificate}",
         f"key {credentials.key}",

@@ -22,6 +22,12 @@ class Caller(Protocol):
     def fetch_fd(self, fd: int) -> int:
         """A copy of the caller's descriptor (pidfd_getfd); close it. Raises OSError (EBADF if it has none)."""
 
+    def replace_fd(self, fd: int, source: int) -> None:
+        """Puts our descriptor source in the place of the caller's fd, for epoll as well.
+
+        Raises OSError, and then nothing has changed.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Handled:
@@ -66,6 +72,9 @@ class NetlinkHandler(Protocol):
 
     def member_gone(self, port_id: int) -> None:
         """A notice to this port id could not be delivered (ECONNREFUSED: the socket is closed)."""
+
+    def offers_offload(self) -> bool:
+        """Whether a stream of the program's may come to be replaced: until then it has to read whole frames only."""
 
     def notices_fd(self) -> int:
         """Readable when take_notices() has something, or when fatal() changed; take_notices() makes it unreadable."""

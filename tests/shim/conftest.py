@@ -256,11 +256,29 @@ class FakeConnector:
 
 
 class FakeCaller:
-    """This process as the caller; numbers: which of its descriptors OpenVPN's numbers stand for."""
+    """This process as the caller; numbers: which of its descriptors OpenVPN's numbers stand for.
+
+    replaced: descriptors that took the place of others; close them by close(). errors: of the next replacements.
+    """
 
     def __init__(self, numbers: dict[int, int] | None = None) -> None:
         self.pid = os.getpid()
         self.numbers = numbers or {}
+        self.replaced: list[int] = []
+        self.errors: list[OSError] = []
+
+    def replace_fd(self, fd: int, source: int) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.close(fd)
+        self.numbers[fd] = os.dup(source)
+        self.replaced.append(self.numbers[fd])
+
+    def close(self, fd: int) -> None:
+        """OpenVPN closes a number, or ends."""
+        if self.numbers.get(fd) in self.replaced:
+            self.replaced.remove(self.numbers[fd])
+            os.close(self.numbers.pop(fd))
 
     def fetch_fd(self, fd: int) -> int:
         return os.dup(self.numbers.get(fd, fd))
@@ -393,10 +411,12 @@ def world(
 ) -> Iterator[World]:
     """An Offload. OpenVPN's descriptor 7 is `udp`."""
     feed = EventFeed(dataplane, INSTANCE, bell.ring)
-    offload = Offload(Link(dataplane, handoff, feed), bell.ring, log)
+    offload = Offload(Link(dataplane, handoff, feed), bell, log)
     caller = FakeCaller({7: udp.fileno()})
     yield World(dataplane, handoff, linux, caller, bell, offload, log_entries, udp)
     feed.close()
+    for fd in list(caller.numbers):
+        caller.close(fd)
 
 
 @pytest.fixture
