@@ -1,4 +1,4 @@
-"""Makes what the data plane adopts: the TUN interface of a device, the twin of a UDP socket.
+"""Makes what the data plane adopts: the TUN interface of a device, the twin of a UDP socket, the pair for a TCP one.
 
 Knows in which order to make, hand over and name them, and how to undo that. Keeps no state. Must not know which
 peers there are.
@@ -6,6 +6,7 @@ peers there are.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import string
@@ -21,6 +22,8 @@ from controlplane_shim.gathering import prepare_gathering
 from controlplane_shim.operations import Family, NewLink
 from controlplane_shim.peers import Device, Socket
 from controlplane_shim.selftest import Link
+from controlplane_shim.supervisor.handler import Caller
+from controlplane_shim.tcp_switch import ControlStream
 from controlplane_shim.translate import rpc
 from controlplane_shim.tun import delete_interface, open_tun
 from controlplane_shim.udp_split import split
@@ -83,9 +86,35 @@ def adopt_socket(link: Link, device: str, openvpn: socket.socket, log: Filtering
     return adopted
 
 
+def adopt_stream(link: Link, device: str, openvpn: socket.socket, caller: Caller, number: int) -> Socket:
+    """Gives OpenVPN's TCP socket to a device, and OpenVPN a control stream under its number instead.
+
+    Nothing is read from the TCP socket before OpenVPN has got its control stream; if the data plane then refuses, the
+    TCP socket is put back untouched. Raises UnsuitableSocketError, OSError or DataPlaneError.
+    """
+    with ExitStack() as unless_adopted:
+        stream = ControlStream(openvpn)
+        unless_adopted.callback(stream.close)
+        token = link.handoff.hand_over(openvpn.fileno())
+        control_token = link.handoff.hand_over(stream.outlet.fileno())
+        caller.replace_fd(number, stream.openvpn.fileno())
+        unless_adopted.callback(_put_back, caller, number, openvpn)
+        adopted = Socket(stream.inode, openvpn.getsockname()[1], stream=stream)
+        link.dataplane.adopt_socket(device, adopted.name, token, control_token)
+        unless_adopted.pop_all()
+    stream.begin()
+    return adopted
+
+
 def inode(openvpn: socket.socket) -> int:
     """What tells OpenVPN's sockets apart, whatever descriptors they have."""
     return os.fstat(openvpn.fileno()).st_ino
+
+
+def _put_back(caller: Caller, number: int, openvpn: socket.socket) -> None:
+    # If that fails too, the pair is closed and OpenVPN reads the end of its stream.
+    with contextlib.suppress(OSError):
+        caller.replace_fd(number, openvpn.fileno())
 
 
 def _create_device(link: Link, operation: NewLink, name: str, tun: int) -> None:

@@ -104,6 +104,9 @@ class DataPlane(Protocol):
     def install_key(self, request: key_pb2.InstallKeyRequest) -> None:
         """InstallKey."""
 
+    def get_key(self, request: key_pb2.GetKeyRequest) -> key_pb2.Key:
+        """GetKey."""
+
     def swap_keys(self, request: key_pb2.SwapKeysRequest) -> None:
         """SwapKeys."""
 
@@ -191,6 +194,10 @@ class GrpcDataPlane:
     def install_key(self, request: key_pb2.InstallKeyRequest) -> None:
         """See DataPlane."""
         _call(self._keys.InstallKey, request)
+
+    def get_key(self, request: key_pb2.GetKeyRequest) -> key_pb2.Key:
+        """See DataPlane."""
+        return _call(self._keys.GetKey, request).key
 
     def swap_keys(self, request: key_pb2.SwapKeysRequest) -> None:
         """See DataPlane."""

@@ -1,14 +1,16 @@
 """Events of the data plane, brought from gRPC's threads to the supervisor's one thread.
 
 Each followed device has a Watch call and a thread that reads it. The threads do nothing but put what they
-read into one queue and ring a bell, an eventfd that the supervisor polls. Knows the Watch call. Must not know
+read into one queue and ring a bell, a descriptor that the supervisor polls. Knows the Watch call. Must not know
 what an event means.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import select
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,16 +49,22 @@ class Ended:
 
 
 class Bell:
-    """An eventfd that is readable between ring() and silence(). Only ring() may be called from any thread."""
+    """A descriptor that is readable between ring() and silence(). Only ring() may be called from any thread."""
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._sources = select.epoll()
+        self._sources.register(self._fd, select.EPOLLIN)
         self._closed = False
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
         """The descriptor to poll."""
-        return self._fd
+        return self._sources.fileno()
+
+    def ring_at_hang_up(self, stream: int) -> None:
+        """Rings once when the other end of this stream socket is closed, unless the socket is before."""
+        self._sources.register(stream, select.EPOLLONESHOT)  # a hang-up is always told
 
     def ring(self) -> None:
         """Makes the descriptor readable."""
@@ -67,16 +75,16 @@ class Bell:
 
     def silence(self) -> None:
         """Makes it unreadable until the next ring()."""
-        try:
+        self._sources.poll(0)
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return
 
     def close(self) -> None:
         """Closes the descriptor; a later ring() does nothing."""
         with self._lock:
             if not self._closed:
                 self._closed = True
+                self._sources.close()
                 os.close(self._fd)
 
 

@@ -17,7 +17,8 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from controlplane_shim.control_injection import LONGEST_DATAGRAM, ControlPacket, Injector, decode
-from controlplane_shim.udp_split import UnsuitableSocketError, gather, scatter, split
+from controlplane_shim.link_socket import UnsuitableSocketError
+from controlplane_shim.udp_split import gather, scatter, split
 
 OUTLET_BYTES: Final = 1 << 20
 """What may wait for the thread. It is bounded so that a flood of control packets costs the worker no more."""

@@ -9,7 +9,6 @@ When the data plane does not answer, all peers are lost at once and OpenVPN is t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from errno import EINVAL, ENOENT
 from typing import Final
 
@@ -17,10 +16,19 @@ from ovpn.dataplane.v1 import event_pb2
 from structlog.typing import FilteringBoundLogger
 
 from controlplane_shim.dataplane_client import DEADLINE_SECONDS, DataPlaneError
-from controlplane_shim.event_feed import Arrived, Ended
-from controlplane_shim.operations import DeletionNotice, DelPeer, DelReason
+from controlplane_shim.event_feed import Arrived, Bell, Ended
+from controlplane_shim.operations import (
+    DeletionNotice,
+    DelPeer,
+    DelReason,
+    Family,
+    FloatNotice,
+    KeySwapNotice,
+    PeerNotice,
+)
 from controlplane_shim.peers import Device, Peer, Socket
 from controlplane_shim.selftest import Link
+from controlplane_shim.tcp_switch import ControlStream
 from controlplane_shim.translate import rpc
 
 CLOSE_SECONDS: Final = 2.0
@@ -38,13 +46,14 @@ class RefusedError(Exception):
 class Holdings:
     """The devices of one session and all they have. For one thread; methods may raise DataPlaneError if it is gone."""
 
-    def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """ring: called when take_deletions() has something to give, or `fatal` was set."""
+    def __init__(self, link: Link, bell: Bell, log: FilteringBoundLogger) -> None:
+        """bell: rung when take_notices() has something to give or to do, or `fatal` was set."""
         self._link = link
-        self._ring = ring
+        self._ring = bell.ring
         self._log = log
         self._devices: dict[int, Device] = {}
-        self._deletions: list[DeletionNotice] = []
+        self._told: list[PeerNotice] = []
+        self._ending: list[ControlStream] = []
         self.fatal = ""
         """Why OpenVPN cannot be served any more; empty while it can."""
 
@@ -55,6 +64,10 @@ class Holdings:
             _forget_sockets(earlier)
             del self._devices[earlier.ifindex]
         self._devices[device.ifindex] = device
+
+    def modes(self, family: Family) -> dict[int, bool]:
+        """Whether a device is MP, by ifindex, for the devices of a family."""
+        return {ifindex: device.multipeer for ifindex, device in self._devices.items() if device.family is family}
 
     def device(self, ifindex: int) -> Device:
         """The device of an interface. Raises RefusedError."""
@@ -68,24 +81,37 @@ class Holdings:
         device = self.device(ifindex)
         peer = device.peers.get(peer_id)
         if peer is None:
-            raise RefusedError(ENOENT, f"no peer {peer_id}")
+            raise RefusedError(ENOENT, f"cannot find peer with id {peer_id}")
         return device, peer
 
-    def tell(self, notice: DeletionNotice) -> None:
+    def tell(self, notice: PeerNotice) -> None:
         """Queues a notice for OpenVPN."""
-        self._deletions.append(notice)
+        self._told.append(notice)
         self._ring()
 
-    def take_deletions(self) -> list[DeletionNotice]:
-        """The peers that OpenVPN must be told of, in order. Acts on the events that came in."""
+    def take_told(self) -> list[PeerNotice]:
+        """What OpenVPN must be told so far, in order; without a look at the events that came in."""
+        told, self._told = self._told, []
+        # A peer_id that was given away again is somebody else; the notice would kill the newcomer.
+        return [
+            notice
+            for notice in told
+            if not (isinstance(notice, DeletionNotice) and self._has_peer(notice.ifindex, notice.peer_id))
+        ]
+
+    def take_notices(self) -> list[PeerNotice]:
+        """What OpenVPN must be told, in order. Acts on the events that came in.
+
+        What OpenVPN is given here it has to hear before the streams of those peers end, which is done the next time.
+        """
+        self._end_streams()
         for item in self._link.feed.take():
             try:
                 self._on_item(item)
             except DataPlaneError as error:
                 self.give_up(f"the data plane is gone ({error})")
-        deletions, self._deletions = self._deletions, []
-        # A peer_id that was given away again is somebody else; the notice would kill the newcomer.
-        return [notice for notice in deletions if not self._has_peer(notice.ifindex, notice.peer_id)]
+        self._release_abandoned_streams()
+        return self.take_told()
 
     def delete_peer(self, device: Device, peer_id: int) -> None:
         """Deletes a peer in the data plane, where it may have gone by itself."""
@@ -111,13 +137,32 @@ class Holdings:
             else:
                 _forget_socket(device, twin)
 
+    def _release_abandoned_streams(self) -> None:
+        """Those that OpenVPN has closed after their peers were gone."""
+        try:
+            for device in self._devices.values():
+                if any(twin.stream is not None and twin.is_unused for twin in device.sockets.values()):
+                    self.release_sockets(device)
+        except DataPlaneError as error:
+            self.give_up(f"the data plane is gone ({error})")
+
+    def _end_streams(self) -> None:
+        """OpenVPN closes each connection whose end it reads, and its client connects again."""
+        while self._ending:
+            self._ending.pop().hang_up()
+
     def lose(self, device: Device, peer: Peer, reason: DelReason) -> None:
         """A peer is gone, and not because OpenVPN asked for it."""
         self._log.info("peer lost", device=device.name, peer_id=peer.peer_id, reason=reason.name)
         device.remove(peer.peer_id)
-        self.tell(DeletionNotice(device.family, device.ifindex, peer.peer_id, _heeded_reason(device, reason)))
+        stream = peer.socket.stream
+        ends = stream is not None and reason is not DelReason.EXPIRED
+        if stream is not None and ends:
+            self._ending.append(stream)
+        heeded = _heeded_reason(device, reason, ends=ends)
+        self.tell(DeletionNotice(device.family, device.ifindex, peer.peer_id, heeded))
         self.release_sockets(device)
-        if not device.multipeer and device.expires is False:
+        if stream is None and not device.multipeer and device.expires is False:
             self.give_up(f"its only peer is gone ({reason.name}), which OpenVPN notices by --keepalive only")
 
     def give_up(self, why: str) -> None:
@@ -135,7 +180,7 @@ class Holdings:
 
     def close(self) -> None:
         """Deletes the devices with all they have. Takes a few seconds at most."""
-        self.take_deletions()
+        self.take_notices()
         for device in self._devices.values():
             if device.deleted:
                 continue
@@ -173,11 +218,19 @@ class Holdings:
                 self._link.feed.unfollow(device.stream)
             case "worker_restarted":
                 self._log.warning("worker restarted", device=device.name)
+            case "peer_floated":
+                self._on_floated(device, event.peer_floated)
             case "key_swap_needed":
-                # This family has no notice for it; OpenVPN renegotiates by its own clock.
-                self._log.warning("key used up", device=device.name, peer_id=event.key_swap_needed.peer_id)
+                used_up = event.key_swap_needed
+                self._log.warning("key used up", device=device.name, peer_id=used_up.peer_id, key_id=used_up.key_id)
+                self.tell(KeySwapNotice(device.family, device.ifindex, used_up.peer_id, used_up.key_id))
             case _:
                 pass
+
+    def _on_floated(self, device: Device, floated: event_pb2.PeerFloated) -> None:
+        if floated.peer_id in device.peers:
+            remote = rpc.remote(floated.remote)
+            self.tell(FloatNotice(device.family, device.ifindex, floated.peer_id, remote))
 
     def _on_stream_ended(self, device: Device | None, error: DataPlaneError) -> None:
         if device is None or error.code != "RESOURCE_EXHAUSTED":
@@ -197,15 +250,17 @@ def _forget_sockets(device: Device) -> None:
 
 def _forget_socket(device: Device, twin: Socket) -> None:
     """The data plane has closed it."""
-    if twin.gathering is not None:
-        twin.gathering.close()
+    twin.close()
     del device.sockets[twin.inode]
 
 
-def _heeded_reason(device: Device, reason: DelReason) -> DelReason:
-    """The nearest reason that OpenVPN 2.6 and 2.7 do not ignore (process_incoming_dco, process_incoming_del_peer)."""
+def _heeded_reason(device: Device, reason: DelReason, *, ends: bool) -> DelReason:
+    """The nearest reason that OpenVPN 2.6 and 2.7 do not ignore (process_incoming_dco, process_incoming_del_peer).
+
+    ends: the stream of the peer is about to end, by which a client notices the loss and restarts.
+    """
     if device.multipeer:
         # A server takes USERSPACE for the echo of its own request.
         return DelReason.TRANSPORT_ERROR if reason is DelReason.USERSPACE else reason
     # With one peer only EXPIRED matters: it does what --ping-restart or --ping-exit say, and one of them must be set.
-    return DelReason.EXPIRED if device.expires else reason
+    return DelReason.EXPIRED if device.expires and not ends else reason

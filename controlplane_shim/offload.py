@@ -8,14 +8,17 @@ NewKey never fails, for any error to it ends the whole OpenVPN: it is answered D
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from errno import EINVAL, ENOENT, ENOTSOCK, EPERM
+import socket
+from dataclasses import replace
+from errno import EINVAL, EIO, ENOENT, ENOTSOCK, EPERM
 
 from structlog.typing import FilteringBoundLogger
 
-from controlplane_shim.adoption import InterfaceRefusedError, adopt_socket, inode, make_device
+from controlplane_shim.adoption import InterfaceRefusedError, adopt_socket, adopt_stream, inode, make_device
 from controlplane_shim.dataplane_client import DataPlaneError
+from controlplane_shim.event_feed import Bell
 from controlplane_shim.holdings import Holdings, RefusedError
+from controlplane_shim.link_socket import Transport, UnsuitableSocketError, link_socket
 from controlplane_shim.operations import (
     DeletionNotice,
     DelKey,
@@ -25,14 +28,16 @@ from controlplane_shim.operations import (
     DumpPeers,
     Failed,
     Family,
-    GetFamily,
+    GetKey,
     GetPeer,
+    KeyFound,
     NewKey,
     NewLink,
     NewPeer,
-    Operation,
     Outcome,
     PeerFound,
+    PeerNotice,
+    PeerOperation,
     PeersFound,
     SetPeer,
     SwapKeys,
@@ -42,18 +47,18 @@ from controlplane_shim.pending_swaps import PendingSwaps
 from controlplane_shim.selftest import Link
 from controlplane_shim.supervisor.handler import Caller
 from controlplane_shim.translate import rpc
-from controlplane_shim.udp_split import UnsuitableSocketError, udp_socket
 
 
 class Offload:
     """The data channel of one OpenVPN. For one thread."""
 
-    def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """ring: called when take_deletions() has something to give or to do, or `fatal` has changed."""
+    def __init__(self, link: Link, bell: Bell, log: FilteringBoundLogger) -> None:
+        """bell: rung when take_notices() has something to give or to do, or `fatal` has changed."""
         self._link = link
         self._dataplane = link.dataplane
-        self._holdings = Holdings(link, ring, log)
-        self._swaps = PendingSwaps(ring)
+        self._holdings = Holdings(link, bell, log)
+        self._bell = bell
+        self._swaps = PendingSwaps(bell.ring)
         self._log = log
 
     @property
@@ -61,8 +66,12 @@ class Offload:
         """Why OpenVPN cannot be served any more; empty while it can."""
         return self._holdings.fatal
 
-    def perform(self, operation: Operation, family: Family, caller: Caller) -> Outcome:
-        """Does what OpenVPN asks for; what cannot be done becomes Failed. GetFamily is the session's."""
+    def modes(self, family: Family) -> dict[int, bool]:
+        """Whether a device is MP, by ifindex, for the devices of a family."""
+        return self._holdings.modes(family)
+
+    def perform(self, operation: NewLink | PeerOperation, family: Family, caller: Caller) -> Outcome:
+        """Does what OpenVPN asks for; what cannot be done becomes Failed."""
         if self.fatal:
             return _after_the_end(operation)
         try:
@@ -75,23 +84,27 @@ class Offload:
                 return _after_the_end(operation)
             return rpc.failure(operation, error.code, error.reason, error.message)
 
-    def take_deletions(self) -> list[DeletionNotice]:
-        """The peers that OpenVPN must be told of, in order. Carries out the swaps that are due."""
+    def take_told(self) -> list[PeerNotice]:
+        """What OpenVPN must be told because of what it asked for, or was to be told before; looks at no events."""
+        return self._holdings.take_told()
+
+    def take_notices(self) -> list[PeerNotice]:
+        """What OpenVPN must be told, in order. Carries out the swaps that are due."""
         for device, peer in self._swaps.take_due():
             try:
                 self._swap(device, peer)
             except RefusedError:
-                continue  # the peer was given up, which is among the deletions
+                continue  # the peer was given up, which is among the notices
             except DataPlaneError as error:
                 self._holdings.give_up(f"the data plane is gone ({error})")
-        return self._holdings.take_deletions()
+        return self._holdings.take_notices()
 
     def close(self) -> None:
         """Gives everything back. Takes a few seconds at most."""
         self._holdings.close()
         self._link.close()
 
-    def _dispatch(self, operation: Operation, family: Family, caller: Caller) -> Outcome:
+    def _dispatch(self, operation: NewLink | PeerOperation, family: Family, caller: Caller) -> Outcome:
         match operation:
             case NewLink():
                 return self._new_link(operation, family)
@@ -110,14 +123,14 @@ class Offload:
                 self._settle(device, peer)
                 self._dataplane.delete_key(rpc.delete_key(operation, device.name))
                 return Done()
+            case GetKey():
+                return self._get_key(operation)
             case GetPeer():
                 device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
                 found = self._dataplane.get_peer(rpc.get_peer(operation, device.name))
                 return PeerFound(rpc.peer_info(found, peer.socket.local_port))
             case DumpPeers():
                 return self._dump_peers(operation)
-            case GetFamily():
-                return Done()
 
     def _new_link(self, operation: NewLink, family: Family) -> Outcome:
         device = make_device(self._link, operation, family)
@@ -132,6 +145,9 @@ class Offload:
             self._holdings.give_up(f"device {device.name} was deleted by somebody else")
             return _after_the_end(operation)
         twin = self._twin(device, operation, caller)
+        if twin.stream is not None:
+            # A connection has its addresses; those that a client names beside it mean nothing to the kernel either.
+            operation = replace(operation, remote=None, local=None)
         try:
             request = rpc.create_peer(operation, device.name, twin.name, multipeer=device.multipeer)
             created = self._dataplane.create_peer(request)
@@ -141,6 +157,8 @@ class Offload:
             raise
         for displaced in device.add(Peer(operation.peer_id, twin, created.create_revision)):
             self._tell(device, displaced.peer_id, DelReason.TEARDOWN)
+        if operation.keepalive_timeout is not None:
+            device.expires = bool(operation.keepalive_timeout)
         self._holdings.release_sockets(device)
         return Done()
 
@@ -150,20 +168,39 @@ class Offload:
             fd = caller.fetch_fd(operation.socket_fd)
         except OSError as error:
             raise RefusedError(ENOTSOCK, f"descriptor {operation.socket_fd} of OpenVPN: {error.strerror}") from error
-        with udp_socket(fd) as openvpn:
-            if operation.remote is None:
-                raise RefusedError(EINVAL, "a UDP peer without a remote address")
-            number = inode(openvpn)
-            if number not in device.sockets:
-                device.sockets[number] = adopt_socket(self._link, device.name, openvpn, self._log)
-        return device.sockets[number]
+        openvpn, transport = link_socket(fd)
+        with openvpn:
+            known = device.sockets.get(inode(openvpn))
+            match transport:
+                case Transport.UDP:
+                    if operation.remote is None:
+                        raise RefusedError(EINVAL, "missing remote IP address for UDP socket")
+                    twin = known or adopt_socket(self._link, device.name, openvpn, self._log)
+                case Transport.TCP:
+                    twin = self._take_stream(device, openvpn, operation.socket_fd, caller)
+                case Transport.SWITCHED:
+                    twin = _unused_stream(device, known)
+        device.sockets[twin.inode] = twin
+        return twin
+
+    def _take_stream(self, device: Device, openvpn: socket.socket, number: int, caller: Caller) -> Socket:
+        try:
+            twin = adopt_stream(self._link, device.name, openvpn, caller, number)
+        except OSError as error:
+            raise RefusedError(EIO, f"TCP socket {number} of OpenVPN: {error.strerror}") from error
+        if twin.stream is not None:
+            self._bell.ring_at_hang_up(twin.stream.outlet.fileno())
+        return twin
 
     def _set_peer(self, operation: SetPeer) -> Outcome:
-        device, _ = self._holdings.peer(operation.ifindex, operation.peer_id)
-        if operation.keepalive_interval is None and operation.keepalive_timeout is None:
-            return Done()
-        self._dataplane.update_peer(rpc.update_peer(operation, device.name))
-        device.expires = bool(operation.keepalive_timeout)
+        device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+        if operation.remote is not None and peer.socket.stream is not None:
+            raise RefusedError(EINVAL, "unexpected remote IP address with TCP socket")
+        request = rpc.update_peer(operation, device.name)
+        if request.update_mask.paths:
+            self._dataplane.update_peer(request)
+        if operation.keepalive_timeout is not None:
+            device.expires = bool(operation.keepalive_timeout)
         return Done()
 
     def _del_peer(self, operation: DelPeer) -> Outcome:
@@ -201,6 +238,12 @@ class Offload:
             self._swaps.add(device, peer)
         return Done()
 
+    def _get_key(self, operation: GetKey) -> Outcome:
+        device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+        self._settle(device, peer)
+        found = self._dataplane.get_key(rpc.get_key(operation, device.name))
+        return KeyFound(rpc.key_info(operation, found))
+
     def _settle(self, device: Device, peer: Peer) -> None:
         """Carries out a pending swap before anything else is done to the keys of its peer. Raises as _swap()."""
         if self._swaps.take(peer):
@@ -223,7 +266,8 @@ class Offload:
 
     def _dump_peers(self, operation: DumpPeers) -> Outcome:
         device = self._holdings.device(operation.ifindex)
-        if not device.multipeer:
+        if not device.multipeer and device.family is Family.OVPN_DCO_V2:
+            # That driver looks into the table of an MP device only.
             return PeersFound(())
         found = self._dataplane.list_peers(device.name)
         ports = {peer.peer_id: peer.socket.local_port for peer in device.peers.values()}
@@ -233,14 +277,23 @@ class Offload:
         self._holdings.tell(DeletionNotice(device.family, device.ifindex, peer_id, reason))
 
 
-def _after_the_end(operation: Operation) -> Outcome:
+def _unused_stream(device: Device, known: Socket | None) -> Socket:
+    """The control stream of an earlier peer that OpenVPN has not closed, for another one. Raises RefusedError."""
+    if known is None:
+        raise RefusedError(ENOTSOCK, "the socket is neither UDP nor TCP")
+    if known.peers and device.multipeer:
+        raise RefusedError(ENOTSOCK, "the TCP socket has a peer already")
+    return known
+
+
+def _after_the_end(operation: NewLink | PeerOperation) -> Outcome:
     """What lets OpenVPN, which is about to be ended, clean up without a word."""
     match operation:
         case NewLink():
             return Failed(EPERM, "the data plane is gone")
         case NewPeer():
             return Failed(EINVAL, "the data plane is gone")
-        case GetPeer():
+        case GetPeer() | GetKey():
             return Failed(ENOENT, "the data plane is gone")
         case DumpPeers():
             return PeersFound(())

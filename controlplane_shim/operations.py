@@ -16,6 +16,7 @@ class Family(Enum):
     """The netlink families that the kernel drivers register, by their genl name."""
 
     OVPN_DCO_V2 = "ovpn-dco-v2"
+    OVPN = "ovpn"
 
 
 @unique
@@ -46,6 +47,14 @@ class GetFamily:
 
 
 @dataclass(frozen=True, slots=True)
+class GetPolicy:
+    """CTRL_CMD_GETPOLICY for a family of ours; command: the one that is asked for, None for all."""
+
+    family: Family
+    command: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewLink:
     """RTM_NEWLINK of a kind of ours. multipeer: IFLA_OVPN_MODE is MP."""
 
@@ -56,7 +65,10 @@ class NewLink:
 
 @dataclass(frozen=True, slots=True)
 class NewPeer:
-    """A new peer; socket_fd is a number in the caller's file table. remote is None for TCP."""
+    """A new peer; socket_fd is a number in the caller's file table.
+
+    remote may be None for TCP, where it means nothing. Keepalives in seconds, both or neither.
+    """
 
     ifindex: int
     peer_id: int
@@ -65,16 +77,26 @@ class NewPeer:
     local: IPv4Address | IPv6Address | None
     vpn_ipv4: IPv4Address | None
     vpn_ipv6: IPv6Address | None
+    keepalive_interval: int | None = None
+    keepalive_timeout: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
-    """New keepalives in seconds; both None when the request asks for nothing."""
+    """New values of a peer; None leaves what there is.
+
+    Keepalives in seconds, both or neither. A new remote brings its local address, or none, with it. An unspecified VPN
+    address takes away what the peer has of that family.
+    """
 
     ifindex: int
     peer_id: int
     keepalive_interval: int | None
     keepalive_timeout: int | None
+    remote: Remote | None = None
+    local: IPv4Address | IPv6Address | None = None
+    vpn_ipv4: IPv4Address | None = None
+    vpn_ipv6: IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +140,15 @@ class DelKey:
 
 
 @dataclass(frozen=True, slots=True)
+class GetKey:
+    """What is known of the key in a slot."""
+
+    ifindex: int
+    peer_id: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class GetPeer:
     """Counters and addresses of one peer."""
 
@@ -132,7 +163,8 @@ class DumpPeers:
     ifindex: int
 
 
-Operation = GetFamily | NewLink | NewPeer | SetPeer | DelPeer | NewKey | SwapKeys | DelKey | GetPeer | DumpPeers
+PeerOperation = NewPeer | SetPeer | DelPeer | NewKey | SwapKeys | DelKey | GetKey | GetPeer | DumpPeers
+Operation = GetFamily | GetPolicy | NewLink | PeerOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +190,23 @@ class PeerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """What GET_KEY tells, in the numbers of NewKey; never key bytes."""
+
+    peer_id: int
+    slot: int
+    key_id: int
+    cipher: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The operation succeeded and has nothing to tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The operation failed. errno: positive; text: for the log (and the extended ACK of families that have it)."""
+    """The operation failed. errno: positive; text: for the log and the extended acknowledgement."""
 
     errno: int
     text: str
@@ -184,7 +226,14 @@ class PeersFound:
     peers: tuple[PeerInfo, ...]
 
 
-Outcome = Done | Failed | PeerFound | PeersFound
+@dataclass(frozen=True, slots=True)
+class KeyFound:
+    """Answer of GetKey."""
+
+    key: KeyInfo
+
+
+Outcome = Done | Failed | PeerFound | PeersFound | KeyFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +244,26 @@ class DeletionNotice:
     ifindex: int
     peer_id: int
     reason: DelReason
+
+
+@dataclass(frozen=True, slots=True)
+class FloatNotice:
+    """A peer is answered at a new address from now on; OpenVPN is to be told if its family has a word for it."""
+
+    family: Family
+    ifindex: int
+    peer_id: int
+    remote: Remote
+
+
+@dataclass(frozen=True, slots=True)
+class KeySwapNotice:
+    """A key has no packet-ids left and is gone; OpenVPN is to be told if its family has a word for it."""
+
+    family: Family
+    ifindex: int
+    peer_id: int
+    key_id: int
+
+
+PeerNotice = DeletionNotice | FloatNotice | KeySwapNotice

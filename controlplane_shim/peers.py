@@ -9,25 +9,39 @@ from dataclasses import dataclass, field
 
 from controlplane_shim.gathering import Gathering
 from controlplane_shim.operations import Family
+from controlplane_shim.tcp_switch import ControlStream
 
 
 @dataclass(slots=True)
 class Socket:
-    """The data plane's twin of one of OpenVPN's sockets.
+    """The data plane's twin of one of OpenVPN's UDP sockets, or the TCP socket that was taken from it.
 
-    inode: of OpenVPN's; gathering: what must end with the twin, None if the port is split by opcode; peers: how many
-    use it.
+    inode: of OpenVPN's; gathering: what must end with the twin, None if the port is split by opcode; stream: what
+    OpenVPN has instead of a TCP socket, None for UDP; peers: how many use it.
     """
 
     inode: int
     local_port: int
     gathering: Gathering | None = None
+    stream: ControlStream | None = None
     peers: int = 0
 
     @property
     def name(self) -> str:
         """Its name in the data plane."""
         return f"openvpn-{self.inode}"
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it can go. A TCP socket carries OpenVPN's control packets until that has closed its end."""
+        return not self.peers and (self.stream is None or self.stream.is_abandoned())
+
+    def close(self) -> None:
+        """Ends what must end with it; the data plane has closed it. Repeatable."""
+        if self.gathering is not None:
+            self.gathering.close()
+        if self.stream is not None:
+            self.stream.close()
 
 
 @dataclass(slots=True)
@@ -71,8 +85,8 @@ class Device:
         self.peers.pop(peer_id).socket.peers -= 1
 
     def unused_sockets(self) -> list[Socket]:
-        """The sockets that have no peer."""
-        return [socket for socket in self.sockets.values() if not socket.peers]
+        """The sockets that nobody needs any more."""
+        return [socket for socket in self.sockets.values() if socket.is_unused]
 
     def missing_from(self, revisions: dict[int, int]) -> list[Peer]:
         """The peers that are not among those of a snapshot (create_revision by peer_id)."""

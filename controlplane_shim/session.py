@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from errno import EIO, ENOENT, EOPNOTSUPP, errorcode
 from traceback import format_exception
 from typing import Final
@@ -16,15 +17,30 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from controlplane_shim.event_feed import Bell
+from controlplane_shim.netlink.message import PLAIN_ACKS, AckOptions
 from controlplane_shim.offload import Offload
-from controlplane_shim.operations import Done, Failed, Family, GetFamily, NewKey, NewLink, Operation, Outcome
+from controlplane_shim.operations import (
+    Done,
+    Failed,
+    Family,
+    GetFamily,
+    GetPolicy,
+    NewKey,
+    NewLink,
+    Operation,
+    Outcome,
+    PeerNotice,
+)
 from controlplane_shim.selftest import Connector, DaemonConnector, NotReadyError, establish
 from controlplane_shim.supervisor.handler import Caller, Handled, NetlinkHandler, Notice
-from controlplane_shim.translate.translator import Request, Translator
+from controlplane_shim.translate.translator import NETLINK_GENERIC, Request, Translator
 from controlplane_shim.tun import interface_exists
 
 RETEST_SECONDS: Final = 1.0
 """A failed self-test stands for so long: OpenVPN asks more than once in a start, and must hear the same."""
+
+_NO_OFFLOAD: Final = Failed(ENOENT, "no data channel offload")
+"""What a kernel without the driver says to a message of a family; to a new link it says EOPNOTSUPP."""
 
 
 def open_session(target: str, handoff: str | None, log: FilteringBoundLogger) -> NetlinkHandler:
@@ -48,14 +64,18 @@ class Session:
         self._translator = Translator()
         self._bell = Bell()
         self._members: dict[tuple[int, Family], None] = {}
+        self._waiting: list[Notice] = []
         self._offload: Offload | None = None
         self._retest_at = now()
 
-    def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:
+    def handle(
+        self, protocol: int, datagram: bytes, port_id: int, caller: Caller, options: AckOptions = PLAIN_ACKS
+    ) -> Handled:
         """See NetlinkHandler."""
         handled = Handled()
-        for request in self._translator.requests(protocol, datagram):
-            self._answer(request, port_id, caller, handled)
+        modes = {} if self._offload is None else {family: self._offload.modes(family) for family in Family}
+        for request in self._translator.requests(protocol, datagram, modes):
+            self._answer(request, port_id, caller, handled, options)
         return handled
 
     def join_group(self, port_id: int, group: int) -> bool:
@@ -78,6 +98,10 @@ class Session:
         """See NetlinkHandler."""
         self._members = {member: None for member in self._members if member[0] != port_id}
 
+    def offers_offload(self) -> bool:
+        """See NetlinkHandler."""
+        return self._offload is not None
+
     def notices_fd(self) -> int:
         """See NetlinkHandler."""
         return self._bell.fileno()
@@ -85,14 +109,8 @@ class Session:
     def take_notices(self) -> list[Notice]:
         """See NetlinkHandler."""
         self._bell.silence()
-        if self._offload is None:
-            return []
-        return [
-            Notice(port_id, self._translator.deletion_notice(deletion))
-            for deletion in self._offload.take_deletions()
-            for port_id, family in self._members
-            if family is deletion.family
-        ]
+        waiting, self._waiting = self._waiting, []
+        return waiting if self._offload is None else waiting + self._addressed(self._offload.take_notices())
 
     def fatal(self) -> str:
         """See NetlinkHandler."""
@@ -104,21 +122,49 @@ class Session:
             self._offload.close()
         self._bell.close()
 
-    def _answer(self, request: Request, port_id: int, caller: Caller, handled: Handled) -> None:
+    def _answer(self, request: Request, port_id: int, caller: Caller, handled: Handled, options: AckOptions) -> None:
         operation = request.operation
         if request.error is not None:
-            self._log.warning("malformed request", protocol=request.protocol, reason=request.error.text)
-            handled.replies.extend(self._translator.replies(request, port_id, request.error))
+            error = request.error
+            if self._offload is None and request.protocol == NETLINK_GENERIC:
+                error = _NO_OFFLOAD
+            self._log.warning("malformed request", errno=errorcode[error.errno], reason=error.text)
+            handled.replies.extend(self._translator.replies(request, port_id, error, options))
         elif operation is None or (isinstance(operation, NewLink) and interface_exists(operation.name)):
             # For a name that is taken the kernel has the right answer (EEXIST), whatever kind has it.
             handled.pass_through.append(request.raw)
         else:
             outcome = self._perform(operation, request.family, caller)
+            if request.family is Family.OVPN:
+                handled.replies.extend(self._told_before_the_answer(port_id))
             if isinstance(operation, NewLink) and isinstance(outcome, Done):
                 # iproute2 takes an acknowledgement from the kernel only.
                 handled.kernel_messages.append(self._translator.kernel_ack(request))
             else:
-                handled.replies.extend(self._translator.replies(request, port_id, outcome))
+                handled.replies.extend(self._translator.replies(request, port_id, outcome, options))
+
+    def _told_before_the_answer(self, port_id: int) -> list[bytes]:
+        """The datagrams for an asker that is a member too, whom driver `ovpn` tells what it did before it says so.
+
+        Others have them as soon as the asker goes on.
+        """
+        if self._offload is None:
+            return []
+        notices = self._addressed(self._offload.take_told())
+        self._waiting += [notice for notice in notices if notice.port_id != port_id]
+        if self._waiting:
+            self._bell.ring()
+        return [notice.datagram for notice in notices if notice.port_id == port_id]
+
+    def _addressed(self, notices: list[PeerNotice]) -> list[Notice]:
+        """The notices as datagrams, one for each member of the group concerned."""
+        return [
+            Notice(port_id, datagram)
+            for notice in notices
+            if (datagram := self._translator.notice(notice)) is not None
+            for port_id, family in self._members
+            if family is notice.family
+        ]
 
     def _perform(self, operation: Operation, family: Family | None, caller: Caller) -> Outcome:
         try:
@@ -132,13 +178,12 @@ class Session:
         return outcome
 
     def _outcome(self, operation: Operation, family: Family | None, caller: Caller) -> Outcome:
-        if isinstance(operation, GetFamily | NewLink):
+        if isinstance(operation, GetFamily | GetPolicy | NewLink):
             self._test(caller)
         offload = self._offload
         if offload is None or family is None:
-            # What a kernel without the driver says.
-            return Failed(EOPNOTSUPP if isinstance(operation, NewLink) else ENOENT, "no data channel offload")
-        if isinstance(operation, GetFamily):
+            return replace(_NO_OFFLOAD, errno=EOPNOTSUPP) if isinstance(operation, NewLink) else _NO_OFFLOAD
+        if isinstance(operation, GetFamily | GetPolicy):
             return Failed(ENOENT, offload.fatal) if offload.fatal else Done()
         return offload.perform(operation, family, caller)
 
@@ -157,4 +202,4 @@ class Session:
             self._retest_at = self._now() + RETEST_SECONDS
         else:
             self._log.info("data channel offload is offered to OpenVPN")
-            self._offload = Offload(link, self._bell.ring, self._log)
+            self._offload = Offload(link, self._bell, self._log)

@@ -18,8 +18,10 @@ import ctypes
 import os
 import socket
 import struct
-from errno import EINVAL, ENOTSOCK
+from errno import EINVAL
 from typing import Final
+
+from controlplane_shim.link_socket import UnsuitableSocketError
 
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
@@ -46,33 +48,6 @@ _BY_OPCODE_IF_LOCAL: Final = (
     (0x06, 0, 0, 1),  # return 1
     *_BY_OPCODE,
 )
-
-
-class UnsuitableSocketError(Exception):
-    """The socket cannot carry peers of the data plane. errno: what the kernel driver would answer."""
-
-    def __init__(self, errno: int, text: str) -> None:
-        super().__init__(text)
-        self.errno = errno
-
-
-def udp_socket(fd: int) -> socket.socket:
-    """Takes `fd` over as a socket object; closes it and raises UnsuitableSocketError if it is no UDP socket."""
-    try:
-        candidate = socket.socket(fileno=fd)
-    except OSError as error:
-        os.close(fd)
-        raise UnsuitableSocketError(ENOTSOCK, "the descriptor is not a socket") from error
-    if candidate.family in {socket.AF_INET, socket.AF_INET6}:
-        if candidate.type == socket.SOCK_DGRAM:
-            return candidate
-        if candidate.type == socket.SOCK_STREAM:
-            candidate.close()
-            raise UnsuitableSocketError(
-                EINVAL, "TCP is not offloaded yet: use UDP, or start OpenVPN with --disable-dco to keep TCP"
-            )
-    candidate.close()
-    raise UnsuitableSocketError(ENOTSOCK, "the socket is neither UDP nor TCP")
 
 
 def split(openvpn: socket.socket) -> socket.socket:

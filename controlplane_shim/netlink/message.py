@@ -17,11 +17,15 @@ NLMSG_DONE: Final = 3
 NLM_F_REQUEST: Final = 0x1
 NLM_F_MULTI: Final = 0x2
 NLM_F_ACK: Final = 0x4
+NLM_F_ECHO: Final = 0x8
 NLM_F_CAPPED: Final = 0x100
+NLM_F_ACK_TLVS: Final = 0x200
 NLM_F_DUMP: Final = 0x300
 NLM_F_CREATE: Final = 0x400
 
 GENERIC_HEADER_BYTES: Final = 4
+
+HEADER_BYTES: Final = 16
 
 _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
 _GENERIC_HEADER: Final = struct.Struct("=BBH")  # command, version, reserved
@@ -43,7 +47,7 @@ class Message:
     @property
     def body(self) -> bytes:
         """What follows the 16 bytes of the header."""
-        return self.raw[_HEADER.size :]
+        return self.raw[HEADER_BYTES:]
 
     @property
     def is_dump(self) -> bool:
@@ -80,16 +84,38 @@ def generic_body(command: int, version: int, attributes: bytes) -> bytes:
     return _GENERIC_HEADER.pack(command, version, 0) + attributes
 
 
-def build_error(request: bytes, seq: int, port_id: int, errno: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class AckOptions:
+    """What a socket has asked for in its acknowledgements, by setsockopt.
+
+    extended: NETLINK_EXT_ACK, attributes that explain an error; capped: NETLINK_CAP_ACK, no copy of the request.
+    """
+
+    extended: bool = False
+    capped: bool = False
+
+
+PLAIN_ACKS: Final = AckOptions()
+"""What a socket gets that has asked for nothing."""
+
+
+def build_error(
+    request: bytes, port_id: int, errno: int, options: AckOptions = PLAIN_ACKS, explanation: bytes = b""
+) -> bytes:
     """NLMSG_ERROR about a request, as netlink_ack() builds it.
 
-    errno 0 acknowledges and repeats only the request's header; a positive one repeats the whole request, and
-    the length then includes its padding.
+    errno 0 acknowledges and repeats only the request's header; a positive one repeats the whole request unless the
+    socket wants it capped, and the length then includes its padding. explanation: attributes (extack.py), which only
+    a socket that wants them gets.
     """
-    if errno:
-        padded = request + bytes(padding(len(request)))
-        return build(NLMSG_ERROR, 0, seq, port_id, _ERRNO.pack(-errno) + padded)
-    return build(NLMSG_ERROR, NLM_F_CAPPED, seq, port_id, _ERRNO.pack(0) + request[: _HEADER.size])
+    seq = _HEADER.unpack_from(request)[3]
+    capped = not errno or options.capped
+    flags = NLM_F_CAPPED if capped else 0
+    repeated = request[:HEADER_BYTES] if capped else request + bytes(padding(len(request)))
+    if explanation and options.extended:
+        flags |= NLM_F_ACK_TLVS
+        repeated += explanation
+    return build(NLMSG_ERROR, flags, seq, port_id, _ERRNO.pack(-errno) + repeated)
 
 
 def build_done(seq: int, port_id: int) -> bytes:

@@ -15,8 +15,6 @@ from controlplane_shim.netlink.attributes import Malformed
 from controlplane_shim.netlink.message import NLM_F_CREATE, Message
 from controlplane_shim.operations import NewLink
 
-OVPN_DCO_KIND: Final = "ovpn-dco"
-
 _RTM_NEWLINK: Final = 16
 _IFINFO: Final = struct.Struct("=BxHiII")  # address family, link type, index, flags, change mask
 _IFNAME: Final = 3
@@ -28,25 +26,29 @@ _MODE_MP: Final = 1
 _IFNAMSIZ: Final = 16
 
 
-def decode(message: Message) -> NewLink | None:
-    """The creation of a link of kind ovpn-dco; None for everything else.
+def kind_of(message: Message) -> str | None:
+    """The kind of the link that a message creates; None for everything that is no creation, or names no kind."""
+    body = message.body
+    if message.type != _RTM_NEWLINK or not message.flags & NLM_F_CREATE or len(body) < _IFINFO.size:
+        return None
+    info = attributes.payloads(attributes.payloads(body[_IFINFO.size :]).get(_LINKINFO, b""))
+    return info.get(_INFO_KIND, b"").split(b"\0")[0].decode(errors="replace") or None
+
+
+def decode(message: Message, kind: str) -> NewLink:
+    """The creation of a link, of the kind that kind_of() gave.
 
     Raises Malformed: ERANGE or EINVAL for a mode or name that the kernel would refuse, EOPNOTSUPP for a request
     that asks for more than a name and a mode (an index, flags, another network namespace, …), which cannot be given.
     """
     body = message.body
-    if message.type != _RTM_NEWLINK or not message.flags & NLM_F_CREATE or len(body) < _IFINFO.size:
-        return None
     link = attributes.payloads(body[_IFINFO.size :])
     info = attributes.payloads(link.pop(_LINKINFO, b""))
-    kind = info.get(_INFO_KIND, b"").split(b"\0")[0]
-    if kind != OVPN_DCO_KIND.encode():
-        return None
     name = _interface_name(link.pop(_IFNAME, b""))
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
     if link or index or flags:
         raise Malformed(EOPNOTSUPP, "a link can be given a name and a mode only")
-    return NewLink(name, OVPN_DCO_KIND, _is_multipeer(info.get(_INFO_DATA, b"")))
+    return NewLink(name, kind, _is_multipeer(info.get(_INFO_DATA, b"")))
 
 
 def _interface_name(payload: bytes) -> str:

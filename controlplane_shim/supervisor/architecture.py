@@ -24,6 +24,7 @@ class Architecture:
     sendmmsg: int
     write: int
     writev: int
+    recvfrom: int
 
 
 X86_64 = Architecture(
@@ -37,6 +38,7 @@ X86_64 = Architecture(
     sendmmsg=307,
     write=1,
     writev=20,
+    recvfrom=45,
 )
 
 AARCH64 = Architecture(
@@ -50,6 +52,7 @@ AARCH64 = Architecture(
     sendmmsg=269,
     write=64,
     writev=66,
+    recvfrom=207,
 )
 
 _BY_MACHINE = {"x86_64": X86_64, "aarch64": AARCH64}

@@ -5,6 +5,7 @@ notification. The filter shows
 
 * socket(AF_NETLINK, any type, 0 or 16), so that the supervisor can give the program a socket in the injected range;
 * sends and setsockopt on descriptors within the injected range;
+* recvfrom(any descriptor, buffer, at least LINK_READ_BYTES, MSG_NOSIGNAL, NULL, any), as OpenVPN reads a TCP link;
 
 and allows everything else, calls of other ABIs included: the program is served, not confined.
 """
@@ -18,6 +19,11 @@ from controlplane_shim.supervisor.architecture import Architecture
 
 AF_NETLINK = 16
 NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
+MSG_NOSIGNAL = 0x4000
+
+LINK_READ_BYTES = 1024
+"""Shortest buffer of a read that is shown. OpenVPN's for its link hold 1500 bytes or more; those for its management
+interface (256) and for proxies (1) are shorter, and what is left of a frame that it has begun by itself mostly is."""
 
 LOAD_WORD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 JUMP_IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
@@ -103,6 +109,7 @@ def build(architecture: Architecture, injected: range) -> bytes:
     if architecture.foreign_abi_bit:
         program.if_at_least(architecture.foreign_abi_bit, then="allow")
     program.if_equal(architecture.socket, then="socket")
+    program.if_equal(architecture.recvfrom, then="link read")
     for number in (
         architecture.sendmsg,
         architecture.sendto,
@@ -120,6 +127,17 @@ def build(architecture: Architecture, injected: range) -> bytes:
     program.load(_argument(2))
     program.if_equal(NETLINK_ROUTE, then="notify")
     program.if_equal(NETLINK_GENERIC, then="notify", otherwise="allow")
+
+    program.label("link read")  # descriptor, buffer, length, flags, address, address length
+    program.load(_argument(3))
+    program.if_equal(MSG_NOSIGNAL, otherwise="allow")
+    for half in (0, 4):  # of a pointer
+        program.load(_argument(4) + half)
+        program.if_equal(0, otherwise="allow")
+    program.load(_argument(2) + 4)
+    program.if_equal(0, otherwise="notify")
+    program.load(_argument(2))
+    program.if_at_least(LINK_READ_BYTES, then="notify", otherwise="allow")
 
     program.label("descriptor")  # the first argument of each
     program.load(_argument(0))

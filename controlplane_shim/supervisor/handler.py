@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from controlplane_shim.netlink.message import PLAIN_ACKS, AckOptions
+
 
 class Caller(Protocol):
     """The process whose system call is being handled. Valid until handle() returns."""
@@ -19,6 +21,12 @@ class Caller(Protocol):
 
     def fetch_fd(self, fd: int) -> int:
         """A copy of the caller's descriptor (pidfd_getfd); close it. Raises OSError (EBADF if it has none)."""
+
+    def replace_fd(self, fd: int, source: int) -> None:
+        """Puts our descriptor source in the place of the caller's fd, for epoll as well.
+
+        Raises OSError, and then nothing has changed.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +55,12 @@ class Notice:
 class NetlinkHandler(Protocol):
     """What the session gives the supervisor. Every method is called from the supervisor's one thread."""
 
-    def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:
+    def handle(
+        self, protocol: int, datagram: bytes, port_id: int, caller: Caller, options: AckOptions = PLAIN_ACKS
+    ) -> Handled:
         """Treats one datagram that the program sent to the kernel (protocol 0 rtnetlink, 16 generic netlink).
 
+        options: what its socket wants of acknowledgements.
         Never raises; whatever goes wrong becomes an error reply or, before a family was offered, ENOENT.
         """
 
@@ -61,6 +72,9 @@ class NetlinkHandler(Protocol):
 
     def member_gone(self, port_id: int) -> None:
         """A notice to this port id could not be delivered (ECONNREFUSED: the socket is closed)."""
+
+    def offers_offload(self) -> bool:
+        """Whether a stream of the program's may come to be replaced: until then it has to read whole frames only."""
 
     def notices_fd(self) -> int:
         """Readable when take_notices() has something, or when fatal() changed; take_notices() makes it unreadable."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterable
 from functools import cache
 
@@ -15,6 +16,9 @@ PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
 SYS_PIDFD_GETFD = 438  # the same number on every architecture
+SYS_CLOSE_RANGE = 436  # likewise
+CLOSE_RANGE_UNSHARE = 2
+EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
 SECCOMP_SET_MODE_FILTER = 1
 SFD_CLOEXEC, SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 SIGSET_BYTES = 128  # sigset_t of glibc and musl
@@ -25,6 +29,14 @@ class _IoVector(ctypes.Structure):
     """Struct iovec (readv(2))."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _EpollEvent(ctypes.Structure):
+    """Struct epoll_event (epoll_ctl(2))."""
+
+    if platform.machine() == "x86_64":
+        _pack_ = 1
+    _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
 
 
 class _FilterProgram(ctypes.Structure):
@@ -103,3 +115,22 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
     """A copy of another process's descriptor, close-on-exec (pidfd_getfd(2))."""
     arguments = (ctypes.c_long(number) for number in (SYS_PIDFD_GETFD, pidfd, fd, 0))
     return int(_checked(_library().syscall(*arguments)))
+
+
+def unshare_descriptors() -> None:
+    """Gives the calling thread a copy of the descriptor table for itself (close_range(2), of an empty range).
+
+    Not by unshare(2), which container profiles forbid.
+    """
+    last = ctypes.c_ulong(0xFFFFFFFF)
+    _checked(_library().syscall(ctypes.c_long(SYS_CLOSE_RANGE), last, last, ctypes.c_ulong(CLOSE_RANGE_UNSHARE)))
+
+
+def epoll_add(epoll: int, fd: int, events: int, data: int) -> None:
+    """Registers a descriptor with any 64 bits of data (epoll_ctl(2)), which Python's own offers for its number only."""
+    _checked(_library().epoll_ctl(epoll, EPOLL_CTL_ADD, fd, ctypes.byref(_EpollEvent(events, data))))
+
+
+def epoll_delete(epoll: int, fd: int) -> None:
+    """Takes back a registration. ENOENT if there is none of this file under this number."""
+    _checked(_library().epoll_ctl(epoll, EPOLL_CTL_DEL, fd, None))

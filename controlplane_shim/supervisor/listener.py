@@ -72,8 +72,8 @@ class Listener:
         self._control(_SEND, bytearray(_RESPONSE.pack(notification.id, 0, 0, _RESPONSE_CONTINUE)))
 
     def give(self, notification: Notification, value: int) -> None:
-        """The call returns this value without having been executed. Raises NotificationGone."""
-        self._control(_SEND, bytearray(_RESPONSE.pack(notification.id, value, 0, 0)))
+        """The call returns this value, or fails if it is a negative errno, unexecuted. Raises NotificationGone."""
+        self._control(_SEND, bytearray(_RESPONSE.pack(notification.id, max(value, 0), min(value, 0), 0)))
 
     def inject(self, notification: Notification, source: int, target: int, *, close_on_exec: bool) -> None:
         """Puts our descriptor source under the number target into the caller's table; the call returns target.
@@ -84,6 +84,11 @@ class Listener:
         flags = os.O_CLOEXEC if close_on_exec else 0
         request = _ADD_FD.pack(notification.id, _ADDFD_SETFD | _ADDFD_SEND, source, target, flags)
         self._control(_ADDFD, bytearray(request))
+
+    def replace(self, notification: Notification, source: int, target: int, *, close_on_exec: bool) -> None:
+        """As inject(), but the call goes on waiting for its answer: what was under the number target is closed."""
+        flags = os.O_CLOEXEC if close_on_exec else 0
+        self._control(_ADDFD, bytearray(_ADD_FD.pack(notification.id, _ADDFD_SETFD, source, target, flags)))
 
     def has_users(self) -> bool:
         """Whether any process is left under the filter."""

@@ -19,11 +19,14 @@ from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
-from controlplane_shim.supervisor import outgoing, processes
+from controlplane_shim.netlink.message import AckOptions
+from controlplane_shim.supervisor import link_reads, outgoing, processes
 from controlplane_shim.supervisor.architecture import Architecture
 from controlplane_shim.supervisor.bpf_filter import NETLINK_GENERIC, NETLINK_ROUTE
 from controlplane_shim.supervisor.handler import Handled, NetlinkHandler
+from controlplane_shim.supervisor.link_reads import Unframed
 from controlplane_shim.supervisor.listener import Listener, Notification, NotificationGone
+from controlplane_shim.supervisor.replacement import BlockedCaller
 from controlplane_shim.supervisor.tracee import Tracee
 from controlplane_shim.supervisor.unicast import Unicaster
 
@@ -31,6 +34,7 @@ PROTOCOLS = (NETLINK_ROUTE, NETLINK_GENERIC)
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 1, 2
+_NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
 _SOCKET_TYPES = (socket.SOCK_RAW, socket.SOCK_DGRAM)
 _SOCKET_TYPE_MASK = 0xF
 _SOCKET_FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -84,6 +88,7 @@ class SyscallServer:
             architecture.write: self._sending(outgoing.of_write),
             architecture.writev: self._sending(outgoing.of_writev),
             architecture.sendmmsg: self._sendmmsg,
+            architecture.recvfrom: self._link_read,
         }
 
     def serve(self, notification: Notification) -> None:
@@ -159,13 +164,35 @@ class SyscallServer:
                     return _Answer.CONTINUE
                 if (copy.getpeername() if sent.destination is None else sent.destination) != _KERNEL:
                     return _Answer.CONTINUE
-                return self._hand_to_kernel(copy, sent.datagram, tracee)
+                return self._hand_to_kernel(copy, sent.datagram, BlockedCaller(self._listener, notification, tracee))
 
         return call
 
-    def _hand_to_kernel(self, copy: socket.socket, datagram: bytes, tracee: Tracee) -> _Result:
+    def _link_read(self, notification: Notification, tracee: Tracee) -> _Result:
+        # Nobody takes a stream from a program that has its own data channel: then it costs a notification only. Nor
+        # from a process that it has forked, such as the one of --port-share, which reads other protocols alike.
+        if not self._handler.offers_offload() or tracee.parent != os.getpid():
+            return _Answer.CONTINUE
+        fd, address, length = notification.arguments[:3]
+        with self._fetch_socket(tracee, fd) as link:
+            if not link_reads.is_link(link):
+                return _Answer.CONTINUE
+            frame = link_reads.peek_frame(link, length)
+            if frame is Unframed.NATIVE:
+                return _Answer.CONTINUE
+            if frame is Unframed.PARTIAL:
+                return -errno.EAGAIN
+            memory = tracee.open_memory()
+            try:
+                self._assert_waiting(notification)
+                link_reads.take_frame(link, frame, memory, address)
+            finally:
+                os.close(memory)
+            return len(frame)
+
+    def _hand_to_kernel(self, copy: socket.socket, datagram: bytes, caller: BlockedCaller) -> _Result:
         port_id = _port_id(copy)
-        handled = self._handler.handle(copy.proto, datagram, port_id, tracee)
+        handled = self._handler.handle(copy.proto, datagram, port_id, caller, _ack_options(copy))
         if handled.pass_through and not handled.kernel_messages and not handled.replies:
             return _Answer.CONTINUE
         done = 0
@@ -176,7 +203,7 @@ class SyscallServer:
         except OSError as error:
             if not done:
                 raise
-            self._log.warning("answer is incomplete", pid=tracee.pid, port_id=port_id, error=str(error))
+            self._log.warning("answer is incomplete", pid=caller.pid, port_id=port_id, error=str(error))
         return len(datagram)
 
     def _acts(self, handled: Handled, copy: socket.socket, port_id: int) -> Iterator[Callable[[], object]]:
@@ -207,3 +234,9 @@ def _port_id(copy: socket.socket) -> int:
         copy.bind(_KERNEL)
         port_id = copy.getsockname()[0]
     return port_id
+
+
+def _ack_options(copy: socket.socket) -> AckOptions:
+    """What the program has set on its socket; the kernel keeps it, for those options are left to it."""
+    extended = copy.getsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK)
+    return AckOptions(bool(extended), bool(copy.getsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK)))

@@ -24,7 +24,7 @@ class Tracee:
     def __init__(self, tid: int) -> None:
         self._tid = tid
         self._pidfd: int | None = None
-        self._pid: int | None = None
+        self._family: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -39,10 +39,12 @@ class Tracee:
     @property
     def pid(self) -> int:
         """Thread-group id. Raises OSError if the thread has gone."""
-        if self._pid is None:
-            status = Path(f"/proc/{self._tid}/status").read_text(errors="replace")
-            self._pid = int(status.partition("\nTgid:")[2].split(maxsplit=1)[0])
-        return self._pid
+        return self._process_and_parent()[0]
+
+    @property
+    def parent(self) -> int:
+        """Thread-group id of its parent. Raises OSError if the thread has gone."""
+        return self._process_and_parent()[1]
 
     def fetch_fd(self, fd: int) -> int:
         """A copy of its descriptor; close it. Raises OSError (EBADF if it has none, EPERM without ptrace rights)."""
@@ -57,6 +59,11 @@ class Tracee:
         except FileNotFoundError:
             return False
         return True
+
+    def is_close_on_exec(self, fd: int) -> bool:
+        """Whether its descriptor ends with exec. Raises OSError (ENOENT if it has none)."""
+        flags = Path(f"/proc/{self._tid}/fdinfo/{fd}").read_text(errors="replace").partition("flags:")[2]
+        return bool(int(flags.split(maxsplit=1)[0], 8) & os.O_CLOEXEC)
 
     def executable(self) -> processes.FileIdentity:
         """What it executes. Raises OSError."""
@@ -78,6 +85,17 @@ class Tracee:
         if len(data) != length:
             raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
         return data
+
+    def open_memory(self) -> int:
+        """A descriptor of its memory, which stays its own whoever gets the thread id; close it. Raises OSError."""
+        return os.open(f"/proc/{self._tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+
+    def _process_and_parent(self) -> tuple[int, int]:
+        if self._family is None:
+            status = Path(f"/proc/{self._tid}/status").read_text(errors="replace")
+            process, parent = (int(status.partition(f"\n{name}:")[2].split(maxsplit=1)[0]) for name in ("Tgid", "PPid"))
+            self._family = process, parent
+        return self._family
 
     def _read_some(self, address: int, length: int) -> bytes:
         try:

@@ -7,7 +7,7 @@ descriptors: device and socket names, tokens and status codes come in as plain v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from errno import EEXIST, EINVAL, EIO, ENOENT, ENOSPC, ENOTSOCK, EPERM
+from errno import EADDRINUSE, EEXIST, EINVAL, EIO, ENOENT, ENOSPC, ENOTSOCK, EPERM
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -20,7 +20,9 @@ from controlplane_shim.operations import (
     DelPeer,
     DelReason,
     Failed,
+    GetKey,
     GetPeer,
+    KeyInfo,
     NewKey,
     NewLink,
     NewPeer,
@@ -60,7 +62,7 @@ _ERRNO_BY_REASON: Final[Mapping[str, int]] = {
     "PEER_NOT_FOUND": ENOENT,
     "KEY_SLOT_EMPTY": ENOENT,
     "PEER_EXISTS": EEXIST,
-    "VPN_ADDRESS_IN_USE": EEXIST,
+    "VPN_ADDRESS_IN_USE": EADDRINUSE,
     "DEVICE_NOT_FOUND": EINVAL,  # the kernel's would be ENODEV
     "FIELD_INVALID": EINVAL,
     "ADDRESS_FAMILY_MISMATCH": EINVAL,
@@ -119,13 +121,27 @@ def create_peer(operation: NewPeer, device: str, socket: str, *, multipeer: bool
     )
     if operation.remote is not None:
         peer.remote.CopyFrom(_endpoint(operation.remote))
+    if operation.keepalive_interval is not None:
+        peer.keepalive_interval.CopyFrom(_keepalive(operation.keepalive_interval))
+    if operation.keepalive_timeout is not None:
+        peer.keepalive_timeout.CopyFrom(_keepalive(operation.keepalive_timeout))
     return peer_pb2.CreatePeerRequest(peer=peer)
 
 
 def update_peer(operation: SetPeer, device: str) -> peer_pb2.UpdatePeerRequest:
-    """UpdatePeer of the keepalives that the operation names. One that names none has nothing to update."""
+    """UpdatePeer of what the operation names. One that names nothing has an empty mask, which must not be sent."""
     peer = peer_pb2.Peer(device=device, peer_id=operation.peer_id)
     mask = FieldMask()
+    if operation.remote is not None:
+        peer.remote.CopyFrom(_endpoint(operation.remote))
+        peer.local_address = _text(operation.local)
+        mask.paths.extend(("remote", "local_address"))
+    if operation.vpn_ipv4 is not None:
+        peer.vpn_ipv4 = _text_unless_unspecified(operation.vpn_ipv4)
+        mask.paths.append("vpn_ipv4")
+    if operation.vpn_ipv6 is not None:
+        peer.vpn_ipv6 = _text_unless_unspecified(operation.vpn_ipv6)
+        mask.paths.append("vpn_ipv6")
     if operation.keepalive_interval is not None:
         peer.keepalive_interval.CopyFrom(_keepalive(operation.keepalive_interval))
         mask.paths.append("keepalive_interval")
@@ -158,6 +174,11 @@ def install_key(operation: NewKey, device: str) -> key_pb2.InstallKeyRequest:
     )
 
 
+def get_key(operation: GetKey, device: str) -> key_pb2.GetKeyRequest:
+    """GetKey."""
+    return key_pb2.GetKeyRequest(device=device, peer_id=operation.peer_id, slot=_SLOTS[operation.slot])
+
+
 def swap_keys(operation: SwapKeys, device: str) -> key_pb2.SwapKeysRequest:
     """SwapKeys."""
     return key_pb2.SwapKeysRequest(device=device, peer_id=operation.peer_id)
@@ -176,7 +197,7 @@ def peer_info(peer: peer_pb2.Peer, local_port: int) -> PeerInfo:
     counters = peer.counters
     return PeerInfo(
         peer_id=peer.peer_id,
-        remote=_remote(peer.remote) if peer.HasField("remote") else None,
+        remote=remote(peer.remote) if peer.HasField("remote") else None,
         local=ip_address(peer.local_address) if peer.local_address else None,
         local_port=local_port,
         vpn_ipv4=IPv4Address(peer.vpn_ipv4) if peer.vpn_ipv4 else None,
@@ -192,6 +213,17 @@ def peer_info(peer: peer_pb2.Peer, local_port: int) -> PeerInfo:
         link_rx_packets=counters.link_rx.packets,
         link_tx_packets=counters.link_tx.packets,
     )
+
+
+def key_info(operation: GetKey, key: key_pb2.Key) -> KeyInfo:
+    """What GET_KEY tells of a key; a cipher that the families have no number for is told as none."""
+    ciphers = {cipher: number for number, cipher in _CIPHERS.items()}
+    return KeyInfo(operation.peer_id, operation.slot, key.key_id, ciphers.get(key.cipher, 0))
+
+
+def remote(endpoint: common_pb2.Endpoint) -> Remote:
+    """Where a peer is. Raises ValueError if the data plane sent an address that is none."""
+    return Remote(ip_address(endpoint.address), endpoint.port, endpoint.scope_id)
 
 
 def del_reason(reason: int) -> DelReason:
@@ -212,8 +244,8 @@ def _endpoint(remote: Remote) -> common_pb2.Endpoint:
     return common_pb2.Endpoint(address=str(remote.address), port=remote.port, scope_id=remote.scope_id if scoped else 0)
 
 
-def _remote(endpoint: common_pb2.Endpoint) -> Remote:
-    return Remote(ip_address(endpoint.address), endpoint.port, endpoint.scope_id)
+def _text_unless_unspecified(address: IPv4Address | IPv6Address) -> str:
+    return "" if address.is_unspecified else str(address)
 
 
 def _keepalive(seconds: int) -> Duration:

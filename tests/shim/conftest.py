@@ -26,7 +26,17 @@ from controlplane_shim import adoption
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import Bell, EventFeed
 from controlplane_shim.offload import Offload
-from controlplane_shim.operations import Done, Failed, Family, NewKey, NewLink, NewPeer, Outcome, Remote
+from controlplane_shim.operations import (
+    DeletionNotice,
+    Done,
+    Failed,
+    Family,
+    NewKey,
+    NewLink,
+    NewPeer,
+    Outcome,
+    Remote,
+)
 from controlplane_shim.selftest import Link
 
 INSTANCE = "0123"
@@ -166,6 +176,10 @@ class FakeDataPlane:
     def install_key(self, request: key_pb2.InstallKeyRequest) -> None:
         self._note("install_key", request.peer_id)
 
+    def get_key(self, request: key_pb2.GetKeyRequest) -> key_pb2.Key:
+        self._note("get_key", request.peer_id, request.slot)
+        return key_pb2.Key(slot=request.slot, key_id=5, cipher=common_pb2.CIPHER_CHACHA20_POLY1305)
+
     def swap_keys(self, request: key_pb2.SwapKeysRequest) -> None:
         self._note("swap_keys", request.peer_id)
 
@@ -242,11 +256,29 @@ class FakeConnector:
 
 
 class FakeCaller:
-    """This process as the caller; numbers: which of its descriptors OpenVPN's numbers stand for."""
+    """This process as the caller; numbers: which of its descriptors OpenVPN's numbers stand for.
+
+    replaced: descriptors that took the place of others; close them by close(). errors: of the next replacements.
+    """
 
     def __init__(self, numbers: dict[int, int] | None = None) -> None:
         self.pid = os.getpid()
         self.numbers = numbers or {}
+        self.replaced: list[int] = []
+        self.errors: list[OSError] = []
+
+    def replace_fd(self, fd: int, source: int) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.close(fd)
+        self.numbers[fd] = os.dup(source)
+        self.replaced.append(self.numbers[fd])
+
+    def close(self, fd: int) -> None:
+        """OpenVPN closes a number, or ends."""
+        if self.numbers.get(fd) in self.replaced:
+            self.replaced.remove(self.numbers[fd])
+            os.close(self.numbers.pop(fd))
 
     def fetch_fd(self, fd: int) -> int:
         return os.dup(self.numbers.get(fd, fd))
@@ -304,7 +336,8 @@ class World:
         assert self.perform(new_peer(ifindex, peer_id, fd)) == Done()
 
     def deletions(self) -> list[tuple[int, str]]:
-        return [(notice.peer_id, notice.reason.name) for notice in self.offload.take_deletions()]
+        notices = self.offload.take_notices()
+        return [(notice.peer_id, notice.reason.name) for notice in notices if isinstance(notice, DeletionNotice)]
 
     def events(self) -> list[Any]:
         return [entry["event"] for entry in self.log.entries]
@@ -378,10 +411,12 @@ def world(
 ) -> Iterator[World]:
     """An Offload. OpenVPN's descriptor 7 is `udp`."""
     feed = EventFeed(dataplane, INSTANCE, bell.ring)
-    offload = Offload(Link(dataplane, handoff, feed), bell.ring, log)
+    offload = Offload(Link(dataplane, handoff, feed), bell, log)
     caller = FakeCaller({7: udp.fileno()})
     yield World(dataplane, handoff, linux, caller, bell, offload, log_entries, udp)
     feed.close()
+    for fd in list(caller.numbers):
+        caller.close(fd)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -118,10 +119,32 @@ def test_a_bell_rung_after_it_was_closed_writes_nowhere() -> None:
     reader, writer = os.pipe()
     bell = Bell()
     bell.close()
-    os.dup2(writer, bell.fileno())
+    successors = [os.dup(writer) for _ in range(4)]  # they get the lowest numbers, and so the bell's
     try:
         bell.ring()
         assert not is_readable(reader)
     finally:
-        for fd in (reader, writer, bell.fileno()):
+        for fd in (reader, writer, *successors):
             os.close(fd)
+
+
+def test_a_bell_rings_once_when_the_other_end_of_a_stream_is_closed(bell: Bell) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        bell.ring_at_hang_up(ours.fileno())
+        theirs.send(b"data do not matter")
+        assert not is_readable(bell.fileno())
+        theirs.close()
+        assert is_readable(bell.fileno())
+        bell.silence()
+        assert not is_readable(bell.fileno())
+        bell.ring()
+        assert is_readable(bell.fileno())
+
+
+def test_a_bell_rings_for_a_stream_that_was_closed_before(bell: Bell) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        bell.ring_at_hang_up(ours.fileno())
+        assert is_readable(bell.fileno())

@@ -113,17 +113,6 @@ def test_vpn_addresses_are_not_passed_on_for_a_p2p_device(world: World) -> None:
     assert world.dataplane.peers[1].vpn_ipv4 == ""
 
 
-def test_a_tcp_socket_is_refused_without_a_call(world: World) -> None:
-    ifindex, _ = world.make_device()
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-        world.caller.numbers[7] = tcp.fileno()
-        # A TCP server names no remote.
-        outcome = world.perform(replace(new_peer(ifindex, 1), remote=None))
-    assert errno_of(outcome) == EINVAL
-    assert "TCP" in str(outcome)
-    assert world.diary == []
-
-
 def test_a_descriptor_that_openvpn_does_not_have_is_not_a_socket(world: World) -> None:
     ifindex, _ = world.make_device()
     assert errno_of(world.perform(new_peer(ifindex, 1, fd=10**6))) == ENOTSOCK

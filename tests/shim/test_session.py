@@ -17,6 +17,7 @@ from ovpn.dataplane.v1 import common_pb2
 from structlog.testing import LogCapture
 
 from controlplane_shim import selftest, session
+from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.selftest import LIVENESS_DEVICE
 from controlplane_shim.session import RETEST_SECONDS, Session, open_session
 from controlplane_shim.supervisor.handler import Handled, Notice
@@ -215,12 +216,15 @@ def test_a_dump_ends_by_done(program: Program) -> None:
     assert [struct.unpack_from("=IH", datagram)[1] for datagram in replies] == [DCO, 3]
 
 
-def test_a_refusal_is_logged_with_its_request_and_reason(program: Program, log_entries: LogCapture) -> None:
+def test_a_refusal_is_logged_with_its_request_and_reason(
+    program: Program, dataplane: FakeDataPlane, log_entries: LogCapture
+) -> None:
     program.make_peer(1)
-    program.errnos(new_peer(5, 1))
+    dataplane.fail("create_peer", DataPlaneError("INVALID_ARGUMENT", "FIELD_INVALID", "why"))
+    program.errnos(new_peer(100, 2))
     entry = log_entries.entries[-1]
     assert (entry["event"], entry["errno"]) == ("refused", "EINVAL")
-    assert "NewPeer(ifindex=5, peer_id=1" in entry["request"]
+    assert "NewPeer(ifindex=100, peer_id=2" in entry["request"]
 
 
 def test_a_defect_becomes_an_error_and_a_log_line_without_keys(
@@ -238,11 +242,11 @@ def test_a_defect_becomes_an_error_and_a_log_line_without_keys(
 # Groups and notices
 
 
-def test_only_our_group_is_joined_and_left(program: Program) -> None:
+def test_only_our_groups_are_joined_and_left(program: Program) -> None:
     assert program.session.join_group(PORT_ID, GROUP)
     assert program.session.leave_group(PORT_ID, GROUP)
-    assert not program.session.join_group(PORT_ID, GROUP + 1)
-    assert not program.session.leave_group(PORT_ID, GROUP + 1)
+    assert not program.session.join_group(PORT_ID, GROUP + 2)
+    assert not program.session.leave_group(PORT_ID, GROUP + 2)
 
 
 def test_a_deletion_is_noticed_to_every_member(program: Program) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from errno import EADDRINUSE, EINVAL, ENOTSOCK
+from errno import EADDRINUSE, EINVAL
 
 import pytest
 
-from controlplane_shim.udp_split import UnsuitableSocketError, gather, scatter, split, udp_socket
+from controlplane_shim.link_socket import UnsuitableSocketError
+from controlplane_shim.udp_split import gather, scatter, split
 
 DATA = [bytes([9 << 3 | key_id, 0, 0, 1, number]) for key_id in (0, 7) for number in range(10)]
 CONTROL = [bytes([opcode << 3, number]) for opcode in (1, 4, 5, 6, 7, 8, 10, 11, 31) for number in range(3)]
@@ -167,7 +168,7 @@ def test_ours_has_the_options_of_openvpns(bind: Bind) -> None:
 def test_openvpns_socket_stays_blocking(bind: Bind) -> None:
     # O_NONBLOCK belongs to the open file, which OpenVPN shares.
     openvpn = bind("127.0.0.1")
-    with udp_socket(os.dup(openvpn.fileno())) as copy, split(copy):
+    with openvpn.dup() as copy, split(copy):
         assert os.get_blocking(openvpn.fileno())
 
 
@@ -226,26 +227,3 @@ def test_a_port_that_somebody_else_shares_is_refused_with_its_number(bind: Bind)
         errno, text = refusal(lambda: split(openvpn))
     assert errno == EINVAL
     assert f"127.0.0.1 port {port}" in text
-
-
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_tcp_socket_is_refused_with_advice(family: socket.AddressFamily) -> None:
-    with socket.socket(family, socket.SOCK_STREAM) as openvpn:
-        errno, text = refusal(lambda: udp_socket(os.dup(openvpn.fileno())))
-    assert errno == EINVAL
-    assert "--disable-dco" in text
-
-
-def test_what_is_no_internet_socket_is_refused_and_closed() -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unix:
-        fd = os.dup(unix.fileno())
-        assert refusal(lambda: udp_socket(fd))[0] == ENOTSOCK
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)
-
-
-def test_what_is_no_socket_is_refused_and_closed() -> None:
-    fd = os.open(os.devnull, os.O_RDONLY)
-    assert refusal(lambda: udp_socket(fd))[0] == ENOTSOCK
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)

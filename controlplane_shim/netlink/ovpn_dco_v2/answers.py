@@ -9,10 +9,11 @@ from typing import Final
 
 from controlplane_shim.netlink import attributes, sockaddr
 from controlplane_shim.netlink.attributes import Integer
+from controlplane_shim.netlink.codec import IFINDEX
 from controlplane_shim.netlink.message import build, generic_body
 from controlplane_shim.netlink.ovpn_dco_v2 import tables
 from controlplane_shim.netlink.ovpn_dco_v2.tables import PeerReply
-from controlplane_shim.operations import DeletionNotice, PeerInfo
+from controlplane_shim.operations import DeletionNotice, PeerInfo, PeerNotice
 
 _PAD: Final = attributes.build(0, b"")
 
@@ -32,12 +33,14 @@ def build_peer(peer: PeerInfo, flags: int, seq: int, port_id: int) -> bytes:
     return build(tables.FAMILY.family_id, flags, seq, port_id, body)
 
 
-def build_deletion(notice: DeletionNotice) -> bytes:
-    """The notice to group "peers" that a peer is gone."""
+def build_notice(notice: PeerNotice) -> bytes | None:
+    """The notice to group "peers" that a peer is gone; None for anything else, of which this family has no notice."""
+    if not isinstance(notice, DeletionNotice):
+        return None
     nest = tables.DelPeer.NEST.encode(
         tables.DelPeer.REASON.encode(notice.reason) + tables.DelPeer.PEER_ID.encode(notice.peer_id)
     )
-    body = generic_body(tables.CMD_DEL_PEER, tables.FAMILY.version, tables.IFINDEX.encode(notice.ifindex) + nest)
+    body = generic_body(tables.CMD_DEL_PEER, tables.FAMILY.version, IFINDEX.encode(notice.ifindex) + nest)
     return build(tables.FAMILY.family_id, 0, 0, 0, body)
 
 

@@ -8,13 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from controlplane_shim.netlink.attributes import Binary, Nest, be16, be32, u8, u16, u32, u64
-from controlplane_shim.netlink.control import (
-    GENL_ADMIN_PERM,
-    GENL_CMD_CAP_DO,
-    GENL_CMD_CAP_DUMP,
-    GENL_CMD_CAP_HASPOL,
-    GenericFamily,
-)
+from controlplane_shim.netlink.codec import IFINDEX
+from controlplane_shim.netlink.control import GenericFamily, GenericOperation
 from controlplane_shim.operations import DelReason
 
 CMD_NEW_PEER: Final = 1
@@ -24,29 +19,6 @@ CMD_NEW_KEY: Final = 4
 CMD_SWAP_KEYS: Final = 5
 CMD_DEL_KEY: Final = 6
 CMD_GET_PEER: Final = 7
-
-_OPERATION: Final = GENL_ADMIN_PERM | GENL_CMD_CAP_DO | GENL_CMD_CAP_HASPOL
-
-FAMILY: Final = GenericFamily(
-    name="ovpn-dco-v2",
-    family_id=0xD00,
-    version=1,
-    max_attribute=8,
-    operations=(
-        (CMD_NEW_PEER, _OPERATION),
-        (CMD_SET_PEER, _OPERATION),
-        (CMD_DEL_PEER, _OPERATION),
-        (CMD_NEW_KEY, _OPERATION),
-        (CMD_SWAP_KEYS, _OPERATION),
-        (CMD_DEL_KEY, _OPERATION),
-        (CMD_GET_PEER, _OPERATION | GENL_CMD_CAP_DUMP),
-    ),
-    groups=(("peers", 0xD00),),
-)
-"""The kernel gives neither id: its families end at 1023, and its groups are numbered from 1, a few a family."""
-
-
-IFINDEX: Final = u32(1, "IFINDEX")
 
 
 class NewPeer:
@@ -131,6 +103,20 @@ TOP_LEVEL: Final = (
     GetPeer.NEST,
 )
 """Attributes of a request."""
+
+
+FAMILY: Final = GenericFamily(
+    name="ovpn-dco-v2",
+    family_id=0xD00,
+    version=1,
+    max_attribute=8,
+    operations=(
+        *(GenericOperation(command, TOP_LEVEL) for command in range(CMD_NEW_PEER, CMD_GET_PEER)),
+        GenericOperation(CMD_GET_PEER, TOP_LEVEL, dump=TOP_LEVEL),
+    ),
+    groups=(("peers", 0xD00),),
+)
+"""The kernel gives neither id: its families end at 1023, and its groups are numbered from 1, a few a family."""
 
 
 class PeerReply:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import struct
 import sys
 
 from structlog.typing import FilteringBoundLogger
 
 from controlplane_shim import app
+from controlplane_shim.netlink.message import PLAIN_ACKS, AckOptions
 from controlplane_shim.supervisor import front
 from controlplane_shim.supervisor.handler import Caller, Handled, Notice
 from tests.shim.supervisor import netlink_client as nl
@@ -25,12 +27,18 @@ class FakeHandler:
     def __init__(self) -> None:
         self.members: list[int] = []
         self.echoes = 0
+        self.options = 0, PLAIN_ACKS
         self.notices: list[Notice] = []
         self.reason = ""
         self.broken = False
+        self.offers = True
+        self.kept: list[socket.socket] = []
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:  # noqa: ARG002
+    def handle(
+        self, protocol: int, datagram: bytes, port_id: int, caller: Caller, options: AckOptions = PLAIN_ACKS
+    ) -> Handled:
+        self.options = port_id, options
         handled = Handled()
         rest = datagram
         while rest:
@@ -56,6 +64,9 @@ class FakeHandler:
         if command == nl.ECHO:
             self.echoes += 1
             replies = [payload]
+        elif command == nl.OPTIONS:
+            port_id, options = self.options
+            replies = [struct.pack("=I??", port_id, options.extended, options.capped)]
         elif command == nl.COUNT:
             replies = [struct.pack("=I", self.echoes)]
         elif command == nl.RAISE:
@@ -73,6 +84,8 @@ class FakeHandler:
             copy = caller.fetch_fd(struct.unpack("=I", payload)[0])
             replies = [struct.pack("=QI", os.fstat(copy).st_ino, caller.pid)]
             os.close(copy)
+        elif command == nl.SWITCH:
+            replies = [self._switch(caller, payload)]
         elif command == nl.SILENT:
             return
         elif command == nl.RAISE_IN_NOTICES:
@@ -82,6 +95,19 @@ class FakeHandler:
             replies = [struct.pack("=I", number) + bytes(1000) for number in range(struct.unpack("=I", payload)[0])]
         handled.replies.extend(nl.message(nl.FAKE_FAMILY, reply, sequence) for reply in replies)
         handled.replies.append(self._ack(sequence))
+
+    def _switch(self, caller: Caller, payload: bytes) -> bytes:
+        """Puts one end of a pair, with the rest of the payload in it, in the place of a descriptor; the errno."""
+        (fd,) = struct.unpack_from("=I", payload)
+        ours, theirs = socket.socketpair()
+        ours.send(payload[4:])
+        self.kept.append(ours)  # for as long as the program runs
+        with theirs:
+            try:
+                caller.replace_fd(fd, theirs.fileno())
+            except OSError as error:
+                return struct.pack("=I", error.errno or 0)
+        return struct.pack("=I", 0)
 
     @staticmethod
     def _ack(sequence: int) -> bytes:
@@ -102,6 +128,9 @@ class FakeHandler:
     def member_gone(self, port_id: int) -> None:
         self.members.remove(port_id)
         self.echoes += 1000  # so that the program can see it
+
+    def offers_offload(self) -> bool:
+        return self.offers
 
     def notices_fd(self) -> int:
         return self.bell
@@ -126,6 +155,7 @@ def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLog
     if target == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     handler = FakeHandler()
+    handler.offers = target != "declined"
     if target == "broken":
         handler.bell = -1
     return handler

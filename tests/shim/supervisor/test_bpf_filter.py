@@ -47,6 +47,9 @@ def oracle(architecture: Architecture, number: int, arguments: list[int]) -> int
     sends = {"sendmsg", "sendto", "setsockopt", "sendmmsg", "write", "writev"}
     if number == architecture.socket:
         return RET_USER_NOTIF if low[0] == socket.AF_NETLINK and low[2] in {0, 16} else RET_ALLOW
+    if number == architecture.recvfrom:
+        is_link_read = low[3] == 0x4000 and arguments[4] == 0 and arguments[2] >= 1024
+        return RET_USER_NOTIF if is_link_read else RET_ALLOW
     if number in {getattr(architecture, name) for name in sends}:
         return RET_USER_NOTIF if low[0] in INJECTED else RET_ALLOW
     return RET_ALLOW
@@ -61,7 +64,7 @@ def _signed(number: int) -> int:
 def test_filter_agrees_with_the_oracle(architecture: Architecture, data: st.DataObject) -> None:
     known = [getattr(architecture, name) for name in architecture.__slots__ if name not in {"audit", "foreign_abi_bit"}]
     number = data.draw(st.one_of(st.sampled_from(known), st.integers(0, 600)))
-    low = st.one_of(NEAR_THE_RANGE, st.sampled_from([0, 2, 15, 16, 17]), WORD)
+    low = st.one_of(NEAR_THE_RANGE, st.sampled_from([0, 2, 15, 16, 17, 1023, 1024, 0x4000]), WORD)
     arguments = [data.draw(low) | data.draw(HIGH_HALF) << 32 for _ in range(6)]
     assert verdict(architecture, number, *arguments) == oracle(architecture, number, arguments)
 
@@ -86,6 +89,22 @@ def test_socket_type_does_not_matter() -> None:
 def test_range_is_notified_from_its_first_to_its_last_descriptor() -> None:
     asked = {fd: verdict(X86_64, X86_64.sendmsg, fd) for fd in (899, 900, 999, 1000)}
     assert asked == {899: RET_ALLOW, 900: RET_USER_NOTIF, 999: RET_USER_NOTIF, 1000: RET_ALLOW}
+
+
+@pytest.mark.parametrize(
+    ("length", "flags", "address", "expected"),
+    [
+        (1500, 0x4000, 0, RET_USER_NOTIF),
+        (1024, 0x4000, 0, RET_USER_NOTIF),
+        (1 << 32, 0x4000, 0, RET_USER_NOTIF),
+        (1023, 0x4000, 0, RET_ALLOW),
+        (1500, 0, 0, RET_ALLOW),
+        (1500, 0x4002, 0, RET_ALLOW),
+        (1500, 0x4000, 1 << 32, RET_ALLOW),
+    ],
+)
+def test_reads_are_notified_as_openvpn_reads_a_link(length: int, flags: int, address: int, expected: int) -> None:
+    assert verdict(X86_64, X86_64.recvfrom, 5, 0x7FFF0000, length, flags, address, 0) == expected
 
 
 def test_backward_jump_is_refused() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controlplane_shim.log import open_log
+from controlplane_shim.netlink.message import PLAIN_ACKS, AckOptions
 from controlplane_shim.supervisor.handler import Caller, Handled, Notice
 from controlplane_shim.supervisor.notices import Notices
 from controlplane_shim.supervisor.unicast import Unicaster
@@ -23,8 +24,10 @@ class FakeHandler:
         self.reason = ""
         self.gone: list[int] = []
 
-    def handle(self, protocol: int, datagram: bytes, port_id: int, caller: Caller) -> Handled:
-        raise AssertionError(protocol, datagram, port_id, caller)
+    def handle(
+        self, protocol: int, datagram: bytes, port_id: int, caller: Caller, options: AckOptions = PLAIN_ACKS
+    ) -> Handled:
+        raise AssertionError(protocol, datagram, port_id, caller, options)
 
     def join_group(self, port_id: int, group: int) -> bool:
         raise AssertionError(port_id, group)
@@ -34,6 +37,9 @@ class FakeHandler:
 
     def member_gone(self, port_id: int) -> None:
         self.gone.append(port_id)
+
+    def offers_offload(self) -> bool:
+        raise AssertionError
 
     def notices_fd(self) -> int:
         return 42

@@ -147,6 +147,18 @@ say(ask(client, request(ECHO, b"abcd"))[1], client.getsockname()[0])
     assert found == ["0", "123456"]
 
 
+def test_what_the_program_wants_of_acknowledgements_reaches_the_session(shim: Shim) -> None:
+    found = shim.output("""
+client = netlink()
+told = [ask(client, request(OPTIONS))[0][0]]
+for option in (11, 10):  # NETLINK_EXT_ACK, NETLINK_CAP_ACK
+    client.setsockopt(SOL_NETLINK, option, 1)
+    told.append(ask(client, request(OPTIONS))[0][0])
+say(*(struct.unpack("=4x??", one) for one in told))
+""")
+    assert " ".join(found) == "(False, False) (True, False) (True, True)"
+
+
 def test_datagram_for_the_session_and_the_kernel_is_answered_by_both(shim: Shim) -> None:
     found = shim.output("""
 client = netlink()

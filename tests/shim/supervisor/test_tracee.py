@@ -131,3 +131,26 @@ def test_thread_that_has_gone_is_an_os_error() -> None:
         assert errno_of(tracee.fetch_fd, 0) in {errno.ENOENT, errno.ESRCH}
         assert errno_of(tracee.read, 4096, 4) == errno.ESRCH
         assert errno_of(tracee.executable) == errno.ENOENT
+
+
+@pytest.mark.parametrize("inheritable", [True, False])
+def test_close_on_exec_is_told(inheritable: bool) -> None:
+    with socket.socket() as one, Tracee(os.getpid()) as tracee:
+        one.set_inheritable(inheritable)
+        assert tracee.is_close_on_exec(one.fileno()) is not inheritable
+        assert errno_of(tracee.is_close_on_exec, 9999) == errno.ENOENT
+
+
+def test_parent_is_told_of_any_thread() -> None:
+    with Tracee(os.getpid()) as tracee:
+        assert tracee.parent == os.getppid()
+
+
+def test_memory_is_written_through_a_descriptor_that_outlives_the_tracee() -> None:
+    buffer = ctypes.create_string_buffer(b"before", 6)
+    with Tracee(os.getpid()) as tracee:
+        memory = tracee.open_memory()
+    assert not os.get_inheritable(memory)
+    os.pwrite(memory, b"after!", ctypes.addressof(buffer))
+    os.close(memory)
+    assert buffer.raw == b"after!"

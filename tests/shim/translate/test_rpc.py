@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, EIO, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOTSOCK, EPERM
+from errno import EADDRINUSE, EEXIST, EINVAL, EIO, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOTSOCK, EPERM
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -192,7 +192,7 @@ def test_a_peer_of_which_nothing_is_known_is_told_with_zeros() -> None:
         ("NOT_FOUND", "HANDOFF_TOKEN_UNKNOWN", EIO),
         ("NOT_FOUND", "", ENOENT),
         ("ALREADY_EXISTS", "PEER_EXISTS", EEXIST),
-        ("ALREADY_EXISTS", "VPN_ADDRESS_IN_USE", EEXIST),
+        ("ALREADY_EXISTS", "VPN_ADDRESS_IN_USE", EADDRINUSE),
         ("ALREADY_EXISTS", "SOCKET_EXISTS", EEXIST),
         ("FAILED_PRECONDITION", "ADDRESS_FAMILY_MISMATCH", EINVAL),
         ("FAILED_PRECONDITION", "NOT_A_UDP_SOCKET", ENOTSOCK),

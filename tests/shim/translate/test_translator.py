@@ -78,8 +78,11 @@ PEER = PeerInfo(
 )
 
 
+DEVICES = {Family.OVPN_DCO_V2: {12: True}, Family.OVPN: {13: True, 14: False}}
+
+
 def ask(raw: bytes, protocol: int = NETLINK_GENERIC) -> Request:
-    (request,) = Translator().requests(protocol, raw)
+    (request,) = Translator().requests(protocol, raw, DEVICES)
     return request
 
 
@@ -159,7 +162,7 @@ def test_a_malformed_request_of_ours_has_its_error(protocol: int, raw: bytes, er
 
 def test_messages_of_one_datagram_keep_their_order() -> None:
     foreign = generic(0x15, 5, u32(1, 12))
-    found = Translator().requests(NETLINK_GENERIC, SWAP_KEYS + foreign + GET_PEER)
+    found = Translator().requests(NETLINK_GENERIC, SWAP_KEYS + foreign + GET_PEER, DEVICES)
     assert [request.operation for request in found] == [SwapKeys(12, 3), None, GetPeer(12, 3)]
     assert [request.raw for request in found] == [SWAP_KEYS, foreign, GET_PEER]
 
@@ -270,7 +273,7 @@ def test_the_kernel_itself_acknowledges_the_message_meant_for_it() -> None:
 def test_a_deletion_notice_is_the_drivers() -> None:
     notice = DeletionNotice(Family.OVPN_DCO_V2, ifindex=12, peer_id=3, reason=DelReason.EXPIRED)
     body = struct.pack("=BBH", 3, 1, 0) + u32(1, 12) + nest(4, u8(1, 2), u32(2, 3))
-    assert Translator().deletion_notice(notice) == message(DCO, 0, body, seq=0)
+    assert Translator().notice(notice) == message(DCO, 0, body, seq=0)
 
 
 def test_the_group_that_the_family_names_is_ours() -> None:

@@ -11,7 +11,7 @@ from pyroute2.netlink import genlmsg, nla
 
 from controlplane_shim.netlink import attributes
 from controlplane_shim.netlink.message import split
-from controlplane_shim.netlink.ovpn_dco_v2.answers import build_deletion, build_peer
+from controlplane_shim.netlink.ovpn_dco_v2.answers import build_notice, build_peer
 from controlplane_shim.operations import DeletionNotice, DelReason, Family, PeerInfo, Remote
 from tests.shim.netlink.conftest import (
     DCO,
@@ -195,4 +195,4 @@ def test_pyroute2_reads_back_what_was_told(peer: PeerInfo) -> None:
 def test_a_deletion_has_the_bytes_of_the_drivers_notice(reason: DelReason) -> None:
     notice = DeletionNotice(Family.OVPN_DCO_V2, ifindex=12, peer_id=3, reason=reason)
     body = struct.pack("=BBH", 3, 1, 0) + u32(1, 12) + nest(4, u8(1, reason), u32(2, 3))
-    assert build_deletion(notice) == message(DCO, 0, body, seq=0, port_id=0)
+    assert build_notice(notice) == message(DCO, 0, body, seq=0, port_id=0)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pyroute2.netlink import genlmsg, nla
 
 from controlplane_shim.netlink.attributes import Malformed
+from controlplane_shim.netlink.codec import decode
 from controlplane_shim.netlink.message import Message
-from controlplane_shim.netlink.ovpn_dco_v2.requests import decode
+from controlplane_shim.netlink.ovpn_dco_v2 import CODEC
 from controlplane_shim.operations import (
     DelKey,
     DelPeer,
@@ -53,8 +54,8 @@ LOCAL4 = attribute(6, socket.inet_aton("192.0.2.1"))
 LOCAL6 = attribute(6, socket.inet_pton(socket.AF_INET6, "2001:db8::1"))
 
 
-def asked(command: int, *attributes: bytes, flags: int = 0x5) -> Operation:
-    return decode(only(generic(DCO, command, *attributes, flags=flags)))
+def asked(command: int, *attributes: bytes, flags: int = 0x5, ifindex: int = 12, multipeer: bool = False) -> Operation:
+    return decode(only(generic(DCO, command, *attributes, flags=flags)), CODEC, {ifindex: multipeer})
 
 
 def refusal(command: int, *attributes: bytes, flags: int = 0x5) -> int:
@@ -218,8 +219,8 @@ def test_without_ifindex_every_command_is_refused(command: int) -> None:
 
 
 @every_command
-@pytest.mark.parametrize("ifindex", [0, 0x80000000, 0xFFFFFFFF])
-def test_an_impossible_ifindex_is_refused(command: int, ifindex: int) -> None:
+@pytest.mark.parametrize("ifindex", [0, 13, 0x80000000, 0xFFFFFFFF])
+def test_an_interface_that_is_no_device_is_refused(command: int, ifindex: int) -> None:
     assert refusal(command, u32(1, ifindex), NESTS[command]()) == ENODEV
 
 
@@ -303,6 +304,14 @@ def test_a_malformed_new_key_is_refused(replaced: dict[str, bytes], errno: int) 
     assert refusal(4, IFINDEX, new_key_nest(**replaced)) == errno
 
 
+def test_a_new_peer_of_an_mp_device_needs_a_vpn_address() -> None:
+    for attributes in ((), (attribute(4, bytes(4)), attribute(5, bytes(16)))):
+        with pytest.raises(Malformed) as refused:
+            asked(1, IFINDEX, nest(2, PEER_ID, SOCKET, REMOTE4, *attributes), multipeer=True)
+        assert refused.value.errno == EINVAL
+    assert isinstance(asked(1, IFINDEX, nest(2, PEER_ID, SOCKET, REMOTE4, VPN6), multipeer=True), NewPeer)
+
+
 def test_a_chacha_key_of_16_bytes_is_refused() -> None:
     encrypt = nest(5, attribute(1, b"E" * 16), attribute(2, b"e" * 8))
     decrypt = nest(6, attribute(1, b"D" * 16), attribute(2, b"d" * 8))
@@ -334,7 +343,7 @@ def test_a_dump_without_ifindex_is_refused() -> None:
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_a_message_without_the_generic_header_is_refused(length: int) -> None:
     with pytest.raises(Malformed) as refused:
-        decode(only(message(DCO, 0x5, b"\7\0\0\0"[:length])))
+        decode(only(message(DCO, 0x5, b"\7\0\0\0"[:length])), CODEC, {})
     assert refused.value.errno == EINVAL
 
 
@@ -414,7 +423,7 @@ def test_a_new_peer_is_decoded_as_it_was_encoded(peer: NewPeer) -> None:
         attribute(4, peer.vpn_ipv4.packed),
         attribute(5, peer.vpn_ipv6.packed),
     )
-    assert asked(1, u32(1, peer.ifindex), encoded) == peer
+    assert asked(1, u32(1, peer.ifindex), encoded, ifindex=peer.ifindex) == peer
 
 
 class DcoMessage(genlmsg):  # type: ignore[misc]
@@ -437,7 +446,7 @@ def test_what_pyroute2_encodes_is_decoded() -> None:
         ("NEST3", {"attrs": [("PEER_ID", 3), ("INTERVAL", 10), ("TIMEOUT", 120)]}),
     ]
     request.encode()
-    assert decode(only(bytes(request.data))) == SetPeer(12, 3, 10, 120)
+    assert decode(only(bytes(request.data)), CODEC, {12: False}) == SetPeer(12, 3, 10, 120)
 
 
 def test_no_repr_of_a_key_shows_its_bytes() -> None:
