@@ -15,7 +15,7 @@ from dataplane.api import validation
 from dataplane.api.decode_socket import MAX_PORT
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
-from dataplane.engine.types import UNSET, Endpoint, IPAddress, PeerChange, PeerSpec
+from dataplane.engine.types import UNSET, Endpoint, IPAddress, IPNetwork, PeerChange, PeerSpec
 from dataplane.vocabulary import Mode
 
 _UPDATE_PATHS: Final = (
@@ -25,6 +25,7 @@ _UPDATE_PATHS: Final = (
     "vpn_ipv6",
     "keepalive_interval",
     "keepalive_timeout",
+    "routes",
 )
 
 
@@ -43,6 +44,7 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
     _check_vpn_addresses(at, mode, has_ipv4=bool(peer.vpn_ipv4), has_ipv6=bool(peer.vpn_ipv6))
     keepalive_interval_s = _read_keepalive(at, peer, "keepalive_interval")
     keepalive_timeout_s = _read_keepalive(at, peer, "keepalive_timeout")
+    routes = _read_routes(at, peer, mode)
     found.raise_if_any()
     assert remote is not None
     return PeerSpec(
@@ -55,6 +57,7 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
         vpn_ipv6=vpn_ipv6,
         keepalive_interval_s=keepalive_interval_s,
         keepalive_timeout_s=keepalive_timeout_s,
+        routes=routes,
     )
 
 
@@ -73,6 +76,7 @@ def decode_change(
     vpn_ipv6 = validation.read_vpn_ipv6(at, "vpn_ipv6", peer.vpn_ipv6) if "vpn_ipv6" in paths else UNSET
     interval_s = _read_keepalive(at, peer, "keepalive_interval") if "keepalive_interval" in paths else UNSET
     timeout_s = _read_keepalive(at, peer, "keepalive_timeout") if "keepalive_timeout" in paths else UNSET
+    routes = _read_routes(at, peer, mode) if "routes" in paths else UNSET
     if current is not None and paths & {"remote", "local_address"}:
         _check_families(
             at,
@@ -88,7 +92,7 @@ def decode_change(
         )
     found.raise_if_any()
     assert remote is not None
-    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, interval_s, timeout_s)
+    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, interval_s, timeout_s, routes)
 
 
 def decode_reference(
@@ -142,6 +146,13 @@ def _read_local_address(at: Violations, peer: peer_pb2.Peer) -> IPAddress | None
 
 def _read_keepalive(at: Violations, peer: peer_pb2.Peer, field: str) -> int:
     return validation.read_whole_seconds(at, field, getattr(peer, field))
+
+
+def _read_routes(at: Violations, peer: peer_pb2.Peer, mode: Mode | None) -> tuple[IPNetwork, ...]:
+    if mode is Mode.P2P and peer.routes:
+        at.add("routes", "must be empty on a P2P device: all packets go to its one peer")
+        return ()
+    return validation.read_networks(at, "routes", peer.routes)
 
 
 def _check_families(at: Violations, remote: Endpoint | None, local_address: IPAddress | None) -> None:

@@ -35,6 +35,7 @@ UPDATES: list[tuple[str, dict[str, Any]]] = [
     ("vpn_ipv6", {"vpn_ipv6": "fd00::77"}),
     ("keepalive_interval", {"keepalive_interval": Duration(seconds=7)}),
     ("keepalive_timeout", {"keepalive_timeout": Duration(seconds=70)}),
+    ("routes", {"routes": ["192.168.7.0/24", "fd00:7::/48", "0.0.0.0/0"]}),
 ]
 
 
