@@ -14,6 +14,9 @@ import msgspec
 MAX_MESSAGE: Final = 4096
 """No message is longer, in bytes."""
 
+ROUTES_MAX: Final = 100
+"""Routes in one message."""
+
 
 class Endpoint(msgspec.Struct, frozen=True, array_like=True):
     """A UDP endpoint: address of 4 or 16 bytes, port, IPv6 scope id (interface index) or 0."""
@@ -29,6 +32,32 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
     device: str
     mode: int
     rows: int
+    skip_source_check: bool = False
+    client_to_client: bool = False
+
+
+class SetSwitches(msgspec.Struct, frozen=True, tag=True):
+    """Sets switches of the device anew; they are as in the API."""
+
+    skip_source_check: bool
+    client_to_client: bool
+
+
+class Route(msgspec.Struct, frozen=True, array_like=True):
+    """A prefix, its address of 4 or 16 bytes without host bits, and where it leads: a peer_id or RouteTarget."""
+
+    address: bytes
+    length: int
+    target: int
+
+
+class SetRoutes(msgspec.Struct, frozen=True, tag=True):
+    """Has prefixes lead somewhere else, ROUTES_MAX at most; all others stay. A peer takes its routes with it.
+
+    A peer that there is not counts as NOBODY: it expired while the message was on its way.
+    """
+
+    routes: tuple[Route, ...]
 
 
 class AddSocket(msgspec.Struct, frozen=True, tag=True):
@@ -119,7 +148,18 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 
 
 Command = (
-    Configure | AddSocket | RemoveSocket | AddPeer | UpdatePeer | RemovePeer | InstallKey | SwapKeys | DeleteKey | Stop
+    Configure
+    | SetSwitches
+    | SetRoutes
+    | AddSocket
+    | RemoveSocket
+    | AddPeer
+    | UpdatePeer
+    | RemovePeer
+    | InstallKey
+    | SwapKeys
+    | DeleteKey
+    | Stop
 )
 
 

@@ -70,6 +70,18 @@ class DatapathKind(StrEnum):
 
 
 @unique
+class RouteTarget(IntEnum):
+    """Where a route of a device leads if not to a peer, whose peer_id is never negative."""
+
+    NOBODY = -1
+    """There is no such route."""
+    HOST = -2
+    """To the host: packets of the device find no peer there, those of a peer are for the device."""
+    EVERYONE = -3
+    """To all peers."""
+
+
+@unique
 class DelReason(IntEnum):
     """enum ovpn_del_peer_reason."""
 

@@ -102,10 +102,15 @@ def failure(operation: Operation, code: str, reason: str, message: str) -> Faile
 
 
 def create_device(operation: NewLink, device: str, tun_token: str) -> device_pb2.CreateDeviceRequest:
-    """CreateDevice for a link whose TUN was handed over; the device ends with the hand-off connection."""
+    """CreateDevice for a link whose TUN was handed over; the device ends with the hand-off connection.
+
+    The kernel's driver finds a peer by the gateway of a route, so OpenVPN makes its `iroute`s kernel routes.
+    """
     mode = common_pb2.DEVICE_MODE_MP if operation.multipeer else common_pb2.DEVICE_MODE_P2P
     return device_pb2.CreateDeviceRequest(
-        device=device_pb2.Device(name=device, mode=mode), tun_token=tun_token, delete_on_handoff_close=True
+        device=device_pb2.Device(name=device, mode=mode, follow_kernel_routes=operation.multipeer),
+        tun_token=tun_token,
+        delete_on_handoff_close=True,
     )
 
 

@@ -6,7 +6,7 @@ function raises InvalidRequest with all violations at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final
 
@@ -17,9 +17,10 @@ from dataplane.api.enums import MODES
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
 from dataplane.engine.types import DeviceChange, DeviceSpec
-from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN
+from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN, Mode
 
-_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up")
+_MP_SWITCHES: Final = ("client_to_client", "forward_multicast", "follow_kernel_routes")
+_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up", "skip_source_check", *_MP_SWITCHES)
 _IPV6_MTU_MIN: Final = 1280
 """RFC 8200, section 5; Linux takes no IPv6 address on an interface with less."""
 
@@ -43,13 +44,26 @@ def decode_creation(request: device_pb2.CreateDeviceRequest) -> DeviceSpec:
     if mtu:
         _check_mtu(at, mtu, addresses)
     network_namespace = validation.read_namespace(at, "network_namespace", device.network_namespace)
+    _check_switches(at, device, mode, _MP_SWITCHES)
     found.raise_if_any()
     assert mode is not None
-    return DeviceSpec(name, interface_name, mode, mtu, addresses, device.admin_up, network_namespace)
+    return DeviceSpec(
+        name,
+        interface_name,
+        mode,
+        mtu,
+        addresses,
+        device.admin_up,
+        network_namespace,
+        skip_source_check=device.skip_source_check,
+        client_to_client=device.client_to_client,
+        forward_multicast=device.forward_multicast,
+        follow_kernel_routes=device.follow_kernel_routes,
+    )
 
 
-def decode_change(request: device_pb2.UpdateDeviceRequest) -> tuple[str, DeviceChange]:
-    """Name of the device and what to change."""
+def decode_change(request: device_pb2.UpdateDeviceRequest, mode: Mode | None) -> tuple[str, DeviceChange]:
+    """Name of the device, which has this mode (None if the name is malformed), and what to change."""
     found = Violations()
     at, device = found.under("device"), request.device
     name = validation.read_name(at, "name", device.name)
@@ -57,11 +71,16 @@ def decode_change(request: device_pb2.UpdateDeviceRequest) -> tuple[str, DeviceC
     addresses = validation.read_interface_addresses(at, "addresses", device.addresses) if "addresses" in paths else None
     if "mtu" in paths:
         _check_mtu(at, device.mtu, addresses or ())
+    _check_switches(at, device, mode, paths)
     found.raise_if_any()
     return name, DeviceChange(
         mtu=device.mtu if "mtu" in paths else None,
         addresses=addresses,
         admin_up=device.admin_up if "admin_up" in paths else None,
+        skip_source_check=device.skip_source_check if "skip_source_check" in paths else None,
+        client_to_client=device.client_to_client if "client_to_client" in paths else None,
+        forward_multicast=device.forward_multicast if "forward_multicast" in paths else None,
+        follow_kernel_routes=device.follow_kernel_routes if "follow_kernel_routes" in paths else None,
     )
 
 
@@ -88,6 +107,12 @@ def _refuse_settings_of_an_adopted_tun(at: Violations, device: device_pb2.Device
             at.add(field, f"must be empty {reason}")
     if device.admin_up:
         at.add("admin_up", f"must be false {reason}")
+
+
+def _check_switches(at: Violations, device: device_pb2.Device, mode: Mode | None, fields: Collection[str]) -> None:
+    for field in _MP_SWITCHES:
+        if mode is Mode.P2P and field in fields and getattr(device, field):
+            at.add(field, "must be false on a P2P device: all packets go to its one peer")
 
 
 def _check_mtu(at: Violations, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:

@@ -15,7 +15,7 @@ from dataplane.api import validation
 from dataplane.api.decode_socket import MAX_PORT
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
-from dataplane.engine.types import UNSET, Endpoint, IPAddress, PeerChange, PeerSpec
+from dataplane.engine.types import UNSET, Endpoint, IPAddress, IPNetwork, PeerChange, PeerSpec
 from dataplane.vocabulary import Mode
 
 _UPDATE_PATHS: Final = (
@@ -26,6 +26,7 @@ _UPDATE_PATHS: Final = (
     "keepalive_interval",
     "keepalive_timeout",
     "tx_id",
+    "routes",
 )
 
 
@@ -45,6 +46,7 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
     keepalive_interval_s = _read_keepalive(at, peer, "keepalive_interval")
     keepalive_timeout_s = _read_keepalive(at, peer, "keepalive_timeout")
     tx_id = _read_tx_id(at, peer)
+    routes = _read_routes(at, peer, mode)
     found.raise_if_any()
     assert remote is not None
     return PeerSpec(
@@ -58,6 +60,7 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
         keepalive_interval_s=keepalive_interval_s,
         keepalive_timeout_s=keepalive_timeout_s,
         tx_id=tx_id,
+        routes=routes,
     )
 
 
@@ -77,6 +80,7 @@ def decode_change(
     interval_s = _read_keepalive(at, peer, "keepalive_interval") if "keepalive_interval" in paths else UNSET
     timeout_s = _read_keepalive(at, peer, "keepalive_timeout") if "keepalive_timeout" in paths else UNSET
     tx_id = _read_tx_id(at, peer) if "tx_id" in paths else UNSET
+    routes = _read_routes(at, peer, mode) if "routes" in paths else UNSET
     if current is not None and paths & {"remote", "local_address"}:
         _check_families(
             at,
@@ -92,7 +96,8 @@ def decode_change(
         )
     found.raise_if_any()
     assert remote is not None
-    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, interval_s, timeout_s, tx_id)
+    keepalives = (interval_s, timeout_s)
+    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, *keepalives, tx_id, routes)
 
 
 def decode_reference(
@@ -150,6 +155,13 @@ def _read_keepalive(at: Violations, peer: peer_pb2.Peer, field: str) -> int:
 
 def _read_tx_id(at: Violations, peer: peer_pb2.Peer) -> int | None:
     return validation.read_peer_id(at, "tx_id", peer.tx_id) if peer.HasField("tx_id") else None
+
+
+def _read_routes(at: Violations, peer: peer_pb2.Peer, mode: Mode | None) -> tuple[IPNetwork, ...]:
+    if mode is Mode.P2P and peer.routes:
+        at.add("routes", "must be empty on a P2P device: all packets go to its one peer")
+        return ()
+    return validation.read_networks(at, "routes", peer.routes)
 
 
 def _check_families(at: Violations, remote: Endpoint | None, local_address: IPAddress | None) -> None:

@@ -16,6 +16,7 @@ from dataplane.api.allow_missing import missing_is_error
 from dataplane.api.encode import encode_device
 from dataplane.api.handoff_vault import HandoffVault
 from dataplane.api.leases import Leases
+from dataplane.api.validation import is_name
 from dataplane.engine.engine import Engine
 from dataplane.engine.types import DeviceSpec, DeviceView
 
@@ -52,8 +53,10 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
     async def UpdateDevice(
         self, request: device_pb2.UpdateDeviceRequest, _context: object
     ) -> device_pb2.UpdateDeviceResponse:
-        """Changes MTU, addresses or administrative state."""
-        name, change = decode_device.decode_change(request)
+        """Changes MTU, addresses, administrative state or switches."""
+        name = request.device.name
+        mode = self._engine.get_device(name).mode if is_name(name) else None
+        name, change = decode_device.decode_change(request, mode)
         view = await self._engine.update_device(name, change)
         return device_pb2.UpdateDeviceResponse(device=encode_device(view))
 

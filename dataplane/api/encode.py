@@ -45,6 +45,10 @@ def encode_device(view: DeviceView) -> device_pb2.Device:
         peer_count=view.peer_count,
         drops=_drops(view.drops),
         worker_pid=view.worker_pid,
+        skip_source_check=view.skip_source_check,
+        client_to_client=view.client_to_client,
+        forward_multicast=view.forward_multicast,
+        follow_kernel_routes=view.follow_kernel_routes,
     )
 
 
@@ -81,6 +85,7 @@ def encode_peer(view: PeerView) -> peer_pb2.Peer:
         last_receive_time=_timestamp(view.last_receive_time_ns),
         last_send_time=_timestamp(view.last_send_time_ns),
         tx_id=spec.peer_id if spec.tx_id is None else spec.tx_id,
+        routes=map(str, spec.routes),
     )
 
 

@@ -17,6 +17,7 @@ from ipaddress import (
     IPv6Interface,
     ip_address,
     ip_interface,
+    ip_network,
 )
 from typing import Final, TypeVar
 
@@ -24,10 +25,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from dataplane.api.violations import Violations
-from dataplane.engine.types import IPAddress
+from dataplane.engine.types import IPAddress, IPNetwork
 from dataplane.vocabulary import PEER_ID_UNDEF
 
 MAX_ADDRESSES: Final = 64
+MAX_NETWORKS: Final = 256
 MAX_KEEPALIVE_SECONDS: Final = 86_400
 MAX_NAMESPACE_BYTES: Final = 255
 MAX_INTERFACE_INDEX: Final = 2**31 - 1
@@ -212,6 +214,31 @@ def read_interface_addresses(
             at.add(element, f"must differ from the others; {interface.ip} is there twice")
         found[interface.ip] = interface
     return tuple(found.values())
+
+
+def read_networks(at: Violations, field: str, texts: Sequence[str]) -> tuple[IPNetwork, ...]:
+    """Networks behind a peer in CIDR notation without host bits, no two the same."""
+    if len(texts) > MAX_NETWORKS:
+        at.add(field, f"must be {MAX_NETWORKS} networks at most; are {len(texts)}")
+        return ()
+    found: dict[IPNetwork, None] = {}
+    for index, text in enumerate(texts):
+        element = f"{field}[{index}]"
+        address, slash, prefix = text.partition("/")
+        try:
+            if not (slash and prefix.isascii() and prefix.isdigit()):
+                raise AddressValueError(text)
+            network = ip_network(f"{_without_scope(address)}/{prefix}")
+        except ValueError:
+            rule = "must be a network address without host bits and its prefix length, as 192.168.7.0/24"
+            at.add(element, f"{rule}; is {_shown(text)}")
+            continue
+        if network.is_multicast:
+            at.add(element, f"must not be multicast: see Device.forward_multicast; is {network}")
+        if network in found:
+            at.add(element, f"must differ from the others; {network} is there twice")
+        found[network] = None
+    return tuple(found)
 
 
 def read_mask(at: Violations, field: str, mask: FieldMask, allowed: tuple[str, ...]) -> frozenset[str]:

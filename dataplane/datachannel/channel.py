@@ -2,7 +2,7 @@
 
 Knows how the parts work together; it is the front that a worker talks to. Must not know sockets, the TUN or the clock:
 packets and times (CLOCK_MONOTONIC, ns) come in, packets and events go out. Receiving is in receive.py, sending in
-transmit.py.
+transmit.py, what goes from one peer to another in relay.py.
 
 Nothing raises on packet data. What is wrong with a packet becomes a drop counter, in the row of the peer once
 that is known, else in the device's.
@@ -21,6 +21,8 @@ from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, KeyLimi
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.receive import Receiver
+from dataplane.datachannel.relay import Relay
+from dataplane.datachannel.routing import Prefix
 from dataplane.datachannel.transmit import Transmitter
 from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
 
@@ -46,7 +48,17 @@ _DROPS: Final = int(Column.DROPS)
 class DataChannel:
     """All peers of a device. device_row counts what is dropped before a peer is known."""
 
-    __slots__ = ("_deadlines", "_device_row", "_early", "_events", "_peers", "_receiver", "_transmitter")
+    __slots__ = (
+        "_deadlines",
+        "_device_row",
+        "_early",
+        "_events",
+        "_peers",
+        "_receiver",
+        "_relay",
+        "_transmitter",
+        "client_to_client",
+    )
 
     def __init__(self, mode: Mode, device_row: MutableSequence[int]) -> None:
         self._peers = PeerTable(mode)
@@ -56,8 +68,20 @@ class DataChannel:
         self._early = EarlyPackets()
         self._receiver = Receiver(self._peers, self._early, device_row, self._events)
         self._transmitter = Transmitter(self._peers, device_row, self._events)
+        self._relay = Relay(self._peers, self._transmitter)
+        self.client_to_client = False
+        """Whether what open_batch() and install_key() give out is to go through relay()."""
 
     # Configuration
+
+    def set_switches(self, *, skip_source_check: bool, client_to_client: bool) -> None:
+        """Whether inner sources are not checked, and packets between peers stay inside; at first neither."""
+        self._receiver.skip_source_check = skip_source_check
+        self.client_to_client = client_to_client
+
+    def set_route(self, prefix: Prefix, target: int) -> None:
+        """Has a prefix lead to the peer with this peer_id or to a RouteTarget; see PeerTable. Raises ValueError."""
+        self._peers.set_route(prefix, target)
 
     def peer(self, peer_id: int) -> Peer:
         """The peer with this peer_id. Raises UnknownPeer."""
@@ -126,6 +150,15 @@ class DataChannel:
         For each of them the caller owes delivered(), or peer.drop(RX_TUN_WRITE_FAILED).
         """
         return self._receiver.open_batch(socket_id, datagrams, now_ns)
+
+    def relay(
+        self, opened: Sequence[tuple[Peer, bytes]], now_ns: int
+    ) -> tuple[list[tuple[Peer, bytes]], list[tuple[Peer, bytes]]]:
+        """Takes what was opened; what of it is for the device, and the DATA_V2 packets to other peers, both in order.
+
+        A packet that goes to a peer alone is counted as delivered. The rest as for open_batch() and seal_batch().
+        """
+        return self._relay.relay_batch(opened, now_ns)
 
     def delivered(self, peer: Peer, length: int) -> None:
         """Counts an opened packet of `length` bytes that the device took."""

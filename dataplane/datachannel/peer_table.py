@@ -2,8 +2,9 @@
 
 Knows how a peer is found and that no two claim the same. Must not know packets, keys or time.
 
-In MP mode a peer is behind its VPN addresses; in P2P mode the one peer is behind every address. So both modes send,
-and check sources, by the same look-up.
+In MP mode a peer is behind its VPN addresses and its networks; in P2P mode the one peer is behind every address. So
+both modes send, and check sources, by the same look-up. In MP mode a prefix may also lead to no single peer: see
+vocabulary.RouteTarget.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.routing import Prefix, RoutingTable
-from dataplane.vocabulary import Mode
+from dataplane.vocabulary import Mode, RouteTarget
 
 _EVERYWHERE: Final[Sequence[Prefix]] = ((bytes(4), 0), (bytes(16), 0))
 
@@ -23,14 +24,15 @@ _EVERYWHERE: Final[Sequence[Prefix]] = ((bytes(4), 0), (bytes(16), 0))
 class PeerTable:
     """All peers of a device. The mappings are for reading; the methods keep them in step."""
 
-    __slots__ = ("_mode", "by_endpoint", "by_id", "routes")
+    __slots__ = ("_mode", "_networks", "by_endpoint", "by_id", "routes")
 
     def __init__(self, mode: Mode) -> None:
         self._mode = mode
         self.by_id: dict[int, Peer] = {}
         self.by_endpoint: dict[tuple[int, SockAddr], Peer] = {}
         """By (socket_id, remote). If two peers are at one endpoint, the one that came last is meant."""
-        self.routes: RoutingTable[Peer] = RoutingTable()
+        self.routes: RoutingTable[Peer | RouteTarget] = RoutingTable()
+        self._networks: dict[int, set[Prefix]] = {}  # by peer_id, those that set_route() gave it
 
     def get(self, peer_id: int) -> Peer:
         """The peer with this peer_id. Raises UnknownPeer."""
@@ -47,15 +49,16 @@ class PeerTable:
         self._require_free(routes, peer)
         self.by_id[peer.peer_id] = peer
         self.by_endpoint[peer.socket_id, peer.remote] = peer
+        self._networks[peer.peer_id] = set()
         for route in routes:
-            self.routes.insert(route, peer)
+            self._give_address(route, peer)
 
     def remove(self, peer_id: int) -> Peer:
         """Removes a peer. Raises UnknownPeer."""
         peer = self.get(peer_id)
         del self.by_id[peer_id]
         self._leave_endpoint(peer)
-        for route in self._routes_of(peer.vpn_ipv4, peer.vpn_ipv6):
+        for route in (*self._routes_of(peer.vpn_ipv4, peer.vpn_ipv6), *self._networks.pop(peer_id)):
             self.routes.remove(route)
         return peer
 
@@ -73,9 +76,41 @@ class PeerTable:
         for route in self._routes_of(peer.vpn_ipv4, peer.vpn_ipv6):
             self.routes.remove(route)
         for route in routes:
-            self.routes.insert(route, peer)
+            self._give_address(route, peer)
         peer.vpn_ipv4 = vpn_ipv4
         peer.vpn_ipv6 = vpn_ipv6
+
+    def set_route(self, prefix: Prefix, target: int) -> None:
+        """Has a prefix lead to the peer with this peer_id or to a RouteTarget, in place of where it led.
+
+        The address of a prefix has no host bits. A peer that there is not counts as NOBODY: it has just gone. A VPN
+        address stays with its peer. Raises ValueError for what is no prefix, or in P2P mode.
+        """
+        if self._mode is Mode.P2P:
+            raise ValueError("a P2P device has no routes: its one peer is behind every address")
+        holder = self.routes.get(prefix)
+        if isinstance(holder, Peer) and prefix not in self._networks[holder.peer_id]:
+            return
+        if holder is not None:
+            self._take_route(prefix, holder)
+        new_holder = self.by_id.get(target)
+        if new_holder is not None:
+            self.routes.insert(prefix, new_holder)
+            self._networks[target].add(prefix)
+        elif target in {RouteTarget.HOST, RouteTarget.EVERYONE}:
+            self.routes.insert(prefix, RouteTarget(target))
+
+    def _give_address(self, route: Prefix, peer: Peer) -> None:
+        """Has a VPN address lead to its peer, whatever set_route() said of it."""
+        holder = self.routes.get(route)
+        if holder is not None:
+            self._take_route(route, holder)
+        self.routes.insert(route, peer)
+
+    def _take_route(self, prefix: Prefix, holder: Peer | RouteTarget) -> None:
+        self.routes.remove(prefix)
+        if isinstance(holder, Peer):
+            self._networks[holder.peer_id].discard(prefix)
 
     def _routes_of(self, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> Sequence[Prefix]:
         if self._mode is Mode.P2P:
@@ -85,7 +120,7 @@ class PeerTable:
     def _require_free(self, routes: Sequence[Prefix], peer: Peer) -> None:
         for route in routes:
             holder = self.routes.get(route)
-            if holder is not None and holder is not peer:
+            if isinstance(holder, Peer) and holder is not peer and route not in self._networks[holder.peer_id]:
                 raise PeerExists(f"peer {holder.peer_id} is in the place of peer {peer.peer_id}")
 
     def _leave_endpoint(self, peer: Peer) -> None:

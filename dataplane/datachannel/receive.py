@@ -11,7 +11,7 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     6. last-received time, endpoint -> RX_FLOAT_REFUSED
     7. keepalive                   -> consumed
     8. inner header                -> RX_NOT_IP
-    9. inner source                -> RX_SOURCE_CHECK
+    9. inner source                -> RX_SOURCE_CHECK, unless the device skips that
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DROPS: Final = int(Column.DROPS)
 class Receiver:
     """The receiving half of a device's data channel."""
 
-    __slots__ = ("_device_row", "_early", "_events", "_peers")
+    __slots__ = ("_device_row", "_early", "_events", "_peers", "skip_source_check")
 
     def __init__(
         self, peers: PeerTable, early: EarlyPackets, device_row: MutableSequence[int], events: dict[Event, None]
@@ -48,6 +48,7 @@ class Receiver:
         self._early = early
         self._device_row = device_row
         self._events = events
+        self.skip_source_check = False
 
     def open_batch(self, socket_id: int, datagrams: Sequence[Datagram], now_ns: int) -> list[tuple[Peer, bytes]]:
         """The IP packets in these datagrams, in order; see DataChannel.open_batch."""
@@ -109,7 +110,7 @@ class Receiver:
         if inner_source is None:
             peer.drop(DropReason.RX_NOT_IP)
             return None
-        if self._peers.routes.lookup(inner_source) is not peer:
+        if not self.skip_source_check and self._peers.routes.lookup(inner_source) is not peer:
             peer.drop(DropReason.RX_SOURCE_CHECK)
             return None
         return payload

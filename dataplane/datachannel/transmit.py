@@ -4,7 +4,8 @@ Knows the order of the checks, which is the kernel's (drivers/net/ovpn/io.c), an
 once it is known, else the device. Must not know sockets, the TUN or the clock. A packet goes through:
 
     1. inner header           -> TX_NOT_IP
-    2. peer, by destination   -> TX_NO_PEER; from here on vpn_tx counts it
+    2. peer, by destination   -> TX_NO_PEER; from here on vpn_tx counts it. For all peers: each gets a copy, in the
+                                 order in which they came
     3. primary key            -> TX_NO_KEY
     4. packet-id and usage    -> TX_PACKET_ID_EXHAUSTED, TX_USAGE_LIMIT, and the key is removed
     5. AEAD; link_tx counts it, last-sent time
@@ -20,7 +21,7 @@ from dataplane.datachannel.outcomes import Event, KeyExhausted, KeyLimitNear
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.wire import KEEPALIVE
-from dataplane.vocabulary import Column, DropReason, KeySlot
+from dataplane.vocabulary import Column, DropReason, KeySlot, RouteTarget
 
 # Plain ints, since looking up a member of an enum costs as much as counting.
 _VPN_TX_BYTES: Final = int(Column.VPN_TX_BYTES)
@@ -44,24 +45,31 @@ class Transmitter:
 
     def seal_batch(self, packets: Sequence[bytes], now_ns: int) -> list[tuple[Peer, bytes]]:
         """The DATA_V2 packets of these IP packets, in order; see DataChannel.seal_batch."""
-        sealed = []
+        sealed: list[tuple[Peer, bytes]] = []
         lookup = self._peers.routes.lookup
         for packet in packets:
             destination = destination_of(packet)
             if destination is None:
                 self._device_row[_DROPS + DropReason.TX_NOT_IP] += 1
                 continue
-            peer = lookup(destination)
-            if peer is None:
+            target = lookup(destination)
+            if isinstance(target, Peer):
+                self.seal_to(target, packet, now_ns, sealed)
+            elif target is RouteTarget.EVERYONE and self._peers.by_id:
+                for peer in self._peers.by_id.values():
+                    self.seal_to(peer, packet, now_ns, sealed)
+            else:
                 self._device_row[_DROPS + DropReason.TX_NO_PEER] += 1
-                continue
-            row = peer.row
-            row[_VPN_TX_BYTES] += len(packet)
-            row[_VPN_TX_PACKETS] += 1
-            datagram = self._seal(peer, packet, now_ns)
-            if datagram is not None:
-                sealed.append((peer, datagram))
         return sealed
+
+    def seal_to(self, peer: Peer, packet: bytes, now_ns: int, sealed: list[tuple[Peer, bytes]]) -> None:
+        """Adds the DATA_V2 packet that takes an IP packet to this peer, unless it is dropped."""
+        row = peer.row
+        row[_VPN_TX_BYTES] += len(packet)
+        row[_VPN_TX_PACKETS] += 1
+        datagram = self._seal(peer, packet, now_ns)
+        if datagram is not None:
+            sealed.append((peer, datagram))
 
     def seal_keepalive(self, peer: Peer, now_ns: int) -> bytes | None:
         """A keepalive to this peer, which vpn_tx does not count; None if no key can seal it, which is no drop."""

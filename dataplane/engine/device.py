@@ -6,25 +6,43 @@ Knows how the parts are put together, given to each new worker and taken apart. 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
 
 from dataplane.engine.counters import drop_counters
+from dataplane.engine.kernel_routes import KernelRoutes
 from dataplane.engine.key_history import KeyHistory
 from dataplane.engine.keys import Keys
 from dataplane.engine.limits import Limits
 from dataplane.engine.peer_table import PeerTable
 from dataplane.engine.peers import Peers
 from dataplane.engine.resources import Resources, Tun
+from dataplane.engine.routes import Routes
 from dataplane.engine.sockets import Sockets
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.tasks import Tasks
-from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceState, DeviceView, WorkerRestarted
+from dataplane.engine.types import (
+    DeviceChange,
+    DeviceSpec,
+    DeviceState,
+    DeviceView,
+    EngineError,
+    WorkerRestarted,
+)
 from dataplane.engine.watch import EventLog
 from dataplane.engine.worker_link import WorkerEvent
 from dataplane.engine.worker_process import WorkerLauncher
-from dataplane.messages import Configure, DeviceClosed, KeyExhausted, KeyLimitNear, PeerExpired, PeerFloated
+from dataplane.messages import (
+    Configure,
+    DeviceClosed,
+    KeyExhausted,
+    KeyLimitNear,
+    PeerExpired,
+    PeerFloated,
+    SetSwitches,
+)
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.vocabulary import DelReason
 
@@ -68,14 +86,18 @@ class Device:
             self._supervisor,
             self.table.count_of_socket,
         )
-        self.peers = Peers(spec, self.table, self.sockets, self._supervisor, shared.events)
+        self._routes = Routes(spec, self.table, self._supervisor, shared.tasks)
+        self._kernel_routes = KernelRoutes(tun, shared.resources, self._routes)
+        self.peers = Peers(spec, self.table, self.sockets, self._supervisor, shared.events, self._routes)
         self.keys = Keys(spec.name, self.table, self._supervisor, shared.events, shared.key_history)
 
     async def start(self) -> None:
         """Starts the worker. Raises EngineError; the TUN then stays open and is the caller's again."""
         try:
+            await self._kernel_routes.switch(self._spec)
             await self._supervisor.start()
         except BaseException:
+            self._kernel_routes.close()
             self._close_page()
             raise
 
@@ -83,6 +105,7 @@ class Device:
         """Ends the worker, reports the peers and closes everything. Raises EngineError DEVICE_NOT_FOUND."""
         async with self._supervisor.ending():
             await self.peers.lost(DelReason.TEARDOWN)
+            self._kernel_routes.close()
             self.sockets.close()
             # The kernel takes its time to unregister an interface.
             await asyncio.to_thread(os.close, self._tun.fd)
@@ -102,15 +125,25 @@ class Device:
             peer_count=len(self.table),
             drops=drop_counters(self._page.snapshot(DEVICE_ROW)),
             worker_pid=self._supervisor.worker_pid,
+            skip_source_check=self._spec.skip_source_check,
+            client_to_client=self._spec.client_to_client,
+            forward_multicast=self._spec.forward_multicast,
+            follow_kernel_routes=self._spec.follow_kernel_routes,
         )
 
     async def update(self, change: DeviceChange) -> DeviceView:
-        """Changes settings of the interface, which needs no worker."""
+        """Changes settings of the interface, and switches, which needs no worker."""
         async with self._supervisor.exclusive(needs_worker=False):
-            await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
             fields = {field.name: getattr(change, field.name) for field in dataclasses.fields(change)}
             given = {name: value for name, value in fields.items() if value is not None}
-            self._spec = dataclasses.replace(self._spec, **given)
+            wanted = dataclasses.replace(self._spec, **given)
+            await self._kernel_routes.switch(wanted)
+            if change.concerns_link:
+                await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
+            self._spec = wanted
+            self._routes.switch(wanted)
+            if self._supervisor.state is DeviceState.READY:
+                await self._tell_switches()
             return self.view()
 
     async def delete_socket(self, name: str) -> None:
@@ -124,9 +157,11 @@ class Device:
 
     async def configure_worker(self) -> None:
         """See WorkerOwner."""
-        command = Configure(self._spec.name, self._spec.mode, self._page.rows)
+        spec = self._spec
+        command = Configure(spec.name, spec.mode, self._page.rows, spec.skip_source_check, spec.client_to_client)
         await self._supervisor.request(command, self._tun.fd, self._page_fd)
         await self.sockets.hand_all_over()
+        await self._routes.renew()
 
     async def worker_lost(self) -> None:
         """See WorkerOwner."""
@@ -149,6 +184,12 @@ class Device:
                 self.keys.limit_near(event)
             case DeviceClosed():
                 self._on_interface_gone(self)
+
+    async def _tell_switches(self) -> None:
+        # If the worker dies meanwhile, the next one is configured with them.
+        with contextlib.suppress(EngineError):
+            await self._supervisor.request(SetSwitches(self._spec.skip_source_check, self._spec.client_to_client))
+            await self._routes.settle()
 
     def _completed(self, change: DeviceChange) -> DeviceChange:
         # Linux forgets the IPv6 addresses of an interface that goes down.

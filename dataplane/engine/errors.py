@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from dataplane.engine.types import EngineError, ErrorKind, IPAddress
+from dataplane.engine.types import EngineError, ErrorKind, IPAddress, IPNetwork
 from dataplane.messages import Reply
 from dataplane.vocabulary import KeySlot
 
@@ -202,6 +202,18 @@ def vpn_address_in_use(device: str, address: IPAddress, owner: int) -> EngineErr
         device=device,
         peer_id=str(owner),
         address=str(address),
+    )
+
+
+def route_in_use(device: str, network: IPNetwork, owner: int) -> EngineError:
+    """Another peer of the device has this network behind it, or as its VPN address."""
+    return EngineError(
+        ErrorKind.ALREADY_EXISTS,
+        "ROUTE_IN_USE",
+        f"peer {owner} of device {device!r} has {network}",
+        device=device,
+        peer_id=str(owner),
+        network=str(network),
     )
 
 

@@ -1,7 +1,7 @@
 """The peers of one device, as the engine knows them, and the indexes over them.
 
-Knows who is there, by peer-id and by address inside the tunnel, and which statistics row each has. Must
-not know the worker, nor what changes a peer.
+Knows who is there, by peer-id, by address inside the tunnel and by networks behind it, and which statistics row each
+has. Must not know the worker, nor what changes a peer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from dataplane.engine import errors
 from dataplane.engine.counters import peer_counters, wall_clock_ns
 from dataplane.engine.rows import RowAllocator
-from dataplane.engine.types import IPAddress, KeyView, PeerCounters, PeerSpec, PeerView
+from dataplane.engine.types import IPAddress, IPNetwork, KeyView, PeerCounters, PeerSpec, PeerView
 from dataplane.statistics_page import StatisticsPage
 from dataplane.vocabulary import Cipher, Column, KeySlot
 
@@ -77,6 +77,7 @@ class PeerTable:
         self._by_id: dict[int, Peer] = {}
         self._sorted_ids: list[int] = []
         self._by_vpn_address: dict[IPAddress, int] = {}
+        self._by_route: dict[IPNetwork, int] = {}
         self._of_socket: Counter[str] = Counter()
         self._last_uid = 0
 
@@ -105,6 +106,10 @@ class PeerTable:
     def owner_of(self, vpn_address: IPAddress) -> int | None:
         """The peer_id of the peer that has this address inside the tunnel."""
         return self._by_vpn_address.get(vpn_address)
+
+    def owner_of_route(self, network: IPNetwork) -> int | None:
+        """The peer_id of the peer whose spec names this network."""
+        return self._by_route.get(network)
 
     def count_of_socket(self, socket: str) -> int:
         """How many peers use a socket."""
@@ -148,12 +153,12 @@ class PeerTable:
 
     def _index(self, spec: PeerSpec) -> None:
         self._of_socket[spec.socket] += 1
-        for address in (spec.vpn_ipv4, spec.vpn_ipv6):
-            if address is not None:
-                self._by_vpn_address[address] = spec.peer_id
+        self._by_vpn_address.update(dict.fromkeys(spec.vpn_addresses, spec.peer_id))
+        self._by_route.update(dict.fromkeys(spec.routes, spec.peer_id))
 
     def _unindex(self, spec: PeerSpec) -> None:
         self._of_socket[spec.socket] -= 1
-        for address in (spec.vpn_ipv4, spec.vpn_ipv6):
-            if address is not None:
-                del self._by_vpn_address[address]
+        for address in spec.vpn_addresses:
+            del self._by_vpn_address[address]
+        for network in spec.routes:
+            del self._by_route[network]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from dataplane.engine import errors
 from dataplane.engine.counters import peer_counters
 from dataplane.engine.peer_table import Peer, PeerTable
 from dataplane.engine.resources import BoundSocket
+from dataplane.engine.routes import Routes
 from dataplane.engine.sockets import Sockets
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.types import (
@@ -45,8 +46,14 @@ _EVENTS_BETWEEN_PAUSES: Final = 1000
 class Peers:
     """The peers of a device."""
 
-    def __init__(
-        self, device: DeviceSpec, table: PeerTable, sockets: Sockets, supervisor: Supervisor, events: EventLog
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a device that peers have to do with
+        self,
+        device: DeviceSpec,
+        table: PeerTable,
+        sockets: Sockets,
+        supervisor: Supervisor,
+        events: EventLog,
+        routes: Routes,
     ) -> None:
         self._device = device.name
         self._mode = device.mode
@@ -54,6 +61,7 @@ class Peers:
         self._sockets = sockets
         self._supervisor = supervisor
         self._events = events
+        self._routes = routes
 
     async def create(self, spec: PeerSpec) -> PeerView:
         """Adds a peer; on a P2P device in place of the one that is there."""
@@ -75,6 +83,8 @@ class Peers:
             self._table.add(peer)
             view = peer.view()
             self._events.publish(self._device, lambda revision: PeerCreated(revision, view))
+            self._routes.touch(spec)
+            await self._routes.settle()
             return view
 
     async def update(self, peer_id: int, change: PeerChange) -> PeerView:
@@ -83,10 +93,13 @@ class Peers:
             peer = self._table.get(peer_id)
             wanted = _changed(peer.spec, change)
             _check_families(wanted, self._sockets.get(wanted.socket).bound)
-            self._check_vpn_addresses(wanted)
+            self._check_addresses(wanted)
             await self._supervisor.request(_update_peer(peer_id, change))
             # Not `wanted`: the peer may have floated since.
-            self._table.respecify(peer, _changed(peer.spec, change))
+            before, after = peer.spec, _changed(peer.spec, change)
+            self._table.respecify(peer, after)
+            self._routes.touch(before, after)
+            await self._routes.settle()
             return peer.view()
 
     async def delete(self, peer_id: int) -> PeerCounters:
@@ -130,13 +143,20 @@ class Peers:
             raise errors.peer_exists(self._device, spec.peer_id)
         if len(self._table) == self._table.capacity:
             raise errors.peer_limit(self._device, self._table.capacity)
-        self._check_vpn_addresses(spec)
+        self._check_addresses(spec)
 
-    def _check_vpn_addresses(self, spec: PeerSpec) -> None:
-        for address in (spec.vpn_ipv4, spec.vpn_ipv6):
-            owner = None if address is None else self._table.owner_of(address)
-            if address is not None and owner not in {None, spec.peer_id}:
+    def _check_addresses(self, spec: PeerSpec) -> None:
+        """Raises EngineError VPN_ADDRESS_IN_USE, ROUTE_IN_USE if another peer has an address or a network of it."""
+        for address in spec.vpn_addresses:
+            owner = self._table.owner_of(address)
+            if owner is not None and owner != spec.peer_id:
                 raise errors.vpn_address_in_use(self._device, address, owner)
+        for network in (*map(ip_network, spec.vpn_addresses), *spec.routes):
+            owner = self._table.owner_of_route(network)
+            if owner is None and network.prefixlen == network.max_prefixlen:
+                owner = self._table.owner_of(network.network_address)
+            if owner is not None and owner != spec.peer_id:
+                raise errors.route_in_use(self._device, network, owner)
 
     async def _remove_each(self, peers: Iterable[Peer], reason: DelReason) -> None:
         for count, peer in enumerate(peers, start=1):
@@ -157,6 +177,7 @@ class Peers:
 
     def _gone(self, peer: Peer, reason: DelReason) -> PeerCounters:
         counters = self._table.remove(peer)
+        self._routes.gone(peer.spec)
         self._events.publish(
             self._device,
             lambda revision: PeerDeleted(

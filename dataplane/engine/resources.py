@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from dataplane.engine import errors
-from dataplane.engine.types import DeviceChange, DeviceSpec, IPAddress, SocketSpec
+from dataplane.engine.types import DeviceChange, DeviceSpec, IPAddress, IPNetwork, SocketSpec
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, enlarge_buffers, inspect_udp
 from dataplane.tun.device import NotATun, inspect_tun, open_tun
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
+from dataplane.tun.routes import NextHop, RouteWatch
 
 _TUNGETDEVNETNS: Final = 0x54E3
 """<linux/if_tun.h>: gives a descriptor of the network namespace that the interface is in."""
@@ -50,6 +51,20 @@ class BoundSocket:
     ipv6_only: bool
 
 
+class RouteFeed(Protocol):
+    """The kernel's routes through an interface; see dataplane.tun.routes.RouteWatch."""
+
+    @property
+    def fd(self) -> int:
+        """Readable when read() may have something to tell."""
+
+    def read(self) -> dict[IPNetwork, tuple[NextHop, ...]]:
+        """The networks whose next hops have changed, at first all. Raises OSError."""
+
+    def close(self) -> None:
+        """Closes the descriptor."""
+
+
 class Resources(Protocol):
     """Makes what a device consists of. All methods raise EngineError and leave no descriptor open when they do."""
 
@@ -69,6 +84,12 @@ class Resources(Protocol):
         """Changes settings of a TUN's interface.
 
         NOT_A_TUN (any more: the interface was deleted), PERMISSION_DENIED, LINK_SETTING_REFUSED.
+        """
+
+    def watch_routes(self, fd: int) -> RouteFeed:
+        """Follows the kernel's routes through a TUN's interface. The caller owns the feed.
+
+        NOT_A_TUN (any more), PERMISSION_DENIED, LINK_SETTING_REFUSED (the interface is gone).
         """
 
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
@@ -117,6 +138,12 @@ class LinuxResources:
         name = _interface_name(fd)  # asked anew, for an interface may be renamed
         with _link_errors(name), _namespace_of(fd) as namespace:
             set_link(name, namespace, mtu=change.mtu, admin_up=change.admin_up, addresses=change.addresses)
+
+    def watch_routes(self, fd: int) -> RouteFeed:
+        """See Resources."""
+        name = _interface_name(fd)
+        with _link_errors(name), _namespace_of(fd) as namespace:
+            return RouteWatch(name, namespace)
 
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
         """See Resources."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, unique
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from dataplane.vocabulary import Cipher, DelReason, KeyLimit, KeySlot, Mode
 
 IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
 
 @unique
@@ -45,6 +46,10 @@ class DeviceSpec:
     addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
     admin_up: bool = False
     network_namespace: str = ""
+    skip_source_check: bool = False
+    client_to_client: bool = False
+    forward_multicast: bool = False
+    follow_kernel_routes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,15 @@ class DeviceChange:
     mtu: int | None = None
     addresses: tuple[IPv4Interface | IPv6Interface, ...] | None = None
     admin_up: bool | None = None
+    skip_source_check: bool | None = None
+    client_to_client: bool | None = None
+    forward_multicast: bool | None = None
+    follow_kernel_routes: bool | None = None
+
+    @property
+    def concerns_link(self) -> bool:
+        """Whether it changes something of the interface itself."""
+        return (self.mtu, self.addresses, self.admin_up) != (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,10 @@ class DeviceView:
     peer_count: int
     drops: dict[str, int]
     worker_pid: int
+    skip_source_check: bool = False
+    client_to_client: bool = False
+    forward_multicast: bool = False
+    follow_kernel_routes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,10 @@ class SocketView:
 
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
-    """A peer to create. Keepalives in seconds, 0 for none. tx_id: the peer-id on packets to it, None for peer_id."""
+    """A peer to create. Keepalives in seconds, 0 for none.
+
+    tx_id: the peer-id on packets to it, None for peer_id. routes: the networks behind it.
+    """
 
     device: str
     peer_id: int
@@ -113,6 +134,12 @@ class PeerSpec:
     keepalive_interval_s: int = 0
     keepalive_timeout_s: int = 0
     tx_id: int | None = None
+    routes: tuple[IPNetwork, ...] = ()
+
+    @property
+    def vpn_addresses(self) -> tuple[IPAddress, ...]:
+        """Those it has."""
+        return tuple(address for address in (self.vpn_ipv4, self.vpn_ipv6) if address is not None)
 
 
 @unique
@@ -136,6 +163,7 @@ class PeerChange:
     keepalive_interval_s: int | Unset = UNSET
     keepalive_timeout_s: int | Unset = UNSET
     tx_id: int | Unset | None = UNSET
+    routes: tuple[IPNetwork, ...] | Unset = UNSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,12 +25,20 @@ cdef class DataChannel:
     cdef Transmitter transmitter
     cdef Row device
     cdef object deadlines
+    # Whether packets between peers stay inside: what receive() gives is to go through relay_target().
+    cdef readonly bint client_to_client
     # Takes one OpenVPN packet that came on a socket, and changes its bytes. On RECEIVED_PACKET `packet` is the IP
     # packet, inside `datagram`, and `peer` whose it is; then packets_delivered() or packets_dropped() is owed.
     cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,
                           uint64_t now_ns, Span* packet, PeerState** peer) noexcept nogil
-    # The peer that an IP packet of the TUN goes to; NULL: dropped and counted (TX_NOT_IP, TX_NO_PEER).
+    # The peer that an IP packet of the TUN goes to, or everyone(); NULL: dropped and counted (TX_NOT_IP, TX_NO_PEER).
     cdef PeerState* route(self, Span packet) noexcept nogil
+    # The peer that an IP packet of a peer goes to without seeing the device, or everyone(): then it is for the device,
+    # too; NULL: it is for the device.
+    cdef PeerState* relay_target(self, Span packet) noexcept nogil
+    # What stands for all peers; and the first of them, from which PeerState.next leads to all.
+    cdef PeerState* everyone(self) noexcept nogil
+    cdef PeerState* first_peer(self) noexcept nogil
     # Seals the IP packet that stands from byte OVERHEAD of `datagram` on, and counts it. False: dropped and counted.
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
     # Counts a packet that was dropped before a peer was known. reason: vocabulary.DropReason.
@@ -40,3 +48,7 @@ cdef class DataChannel:
     # The part of next_deadline_ns() that packets bring about: when the oldest early packet is to be dropped;
     # UINT64_MAX: there is none.
     cdef uint64_t early_deadline_ns(self) noexcept nogil
+    # private
+    cdef int _seal_for(self, PeerState* target, PeerState* sender, bytes packet, uint64_t now_ns,
+                       list sealed) except -1
+    cdef int _seal_to(self, PeerState* peer, bytes packet, uint64_t now_ns, list sealed) except -1

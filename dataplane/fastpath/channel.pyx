@@ -22,7 +22,7 @@ from dataplane.fastpath.peer cimport Peer, PeerState, packets_delivered
 from dataplane.fastpath.peer_table cimport PeerTable
 from dataplane.fastpath.receive cimport RECEIVED_PACKET, Received, Receiver
 from dataplane.fastpath.row cimport Row, count_drops
-from dataplane.fastpath.span cimport Span, part, span_of
+from dataplane.fastpath.span cimport Span, span_of
 from dataplane.fastpath.transmit cimport Transmitter
 
 from dataplane.datachannel.deadlines import Deadlines
@@ -56,6 +56,15 @@ cdef class DataChannel:
     cdef PeerState* route(self, Span packet) noexcept nogil:
         return self.transmitter.route(packet)
 
+    cdef PeerState* relay_target(self, Span packet) noexcept nogil:
+        return self.transmitter.relay_target(packet)
+
+    cdef PeerState* everyone(self) noexcept nogil:
+        return &self.peers.everyone
+
+    cdef PeerState* first_peer(self) noexcept nogil:
+        return self.peers.first
+
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
         return self.transmitter.seal_packet(peer, datagram, now_ns)
 
@@ -70,6 +79,15 @@ cdef class DataChannel:
         return self.early.earliest_ns()
 
     # Configuration
+
+    def set_switches(self, *, bint skip_source_check, bint client_to_client):
+        """Whether inner sources are not checked, and packets between peers stay inside; at first neither."""
+        self.receiver.skip_source_check = skip_source_check
+        self.client_to_client = client_to_client
+
+    def set_route(self, prefix, target):
+        """Has a prefix lead to the peer with this peer_id or to a RouteTarget; see PeerTable. Raises ValueError."""
+        self.peers.set_route(prefix, target)
 
     def peer(self, peer_id):
         """The peer with this peer_id. Raises UnknownPeer."""
@@ -167,16 +185,31 @@ cdef class DataChannel:
         They are counted as sent: if a socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
         """
         cdef list sealed = []
-        cdef bytearray datagram
-        cdef PeerState* peer
-        cdef Span room
+        cdef bytearray copy
         for packet in packets:
-            datagram = bytearray(OVERHEAD) + packet
-            room = span_of_bytearray(datagram)
-            peer = self.route(part(room, OVERHEAD, room.size - OVERHEAD))
-            if peer != NULL and self.seal_packet(peer, room, now_ns):
-                sealed.append((<Peer>peer.peer, bytes(datagram)))
+            copy = bytearray(packet)
+            self._seal_for(self.route(span_of_bytearray(copy)), NULL, packet, now_ns, sealed)
         return sealed
+
+    def relay(self, opened, uint64_t now_ns):
+        """Takes what was opened; what of it is for the device, and the DATA_V2 packets to other peers, both in order.
+
+        A packet that goes to a peer alone is counted as delivered. The rest as for open_batch() and seal_batch().
+        """
+        cdef list for_device = []
+        cdef list sealed = []
+        cdef bytearray copy
+        cdef PeerState* target
+        cdef Peer sender
+        for sender, packet in opened:
+            copy = bytearray(packet)
+            target = self.relay_target(span_of_bytearray(copy))
+            self._seal_for(target, &sender.state, packet, now_ns, sealed)
+            if target == NULL or target == self.everyone():
+                for_device.append((sender, packet))
+            else:
+                packets_delivered(&sender.state, 1, len(packet))
+        return for_device, sealed
 
     # Time and events
 
@@ -211,6 +244,26 @@ cdef class DataChannel:
     def take_events(self):
         """What happened since the last call, in order. What happened to a peer again is told once."""
         return self.events.take()
+
+    cdef int _seal_for(
+        self, PeerState* target, PeerState* sender, bytes packet, uint64_t now_ns, list sealed
+    ) except -1:
+        """Adds the DATA_V2 packets to a target: a peer, everyone() but the sender, or NULL for none."""
+        cdef PeerState* peer
+        if target != self.everyone():
+            return self._seal_to(target, packet, now_ns, sealed) if target != NULL else 0
+        peer = self.first_peer()
+        while peer != NULL:
+            if peer != sender:
+                self._seal_to(peer, packet, now_ns, sealed)
+            peer = peer.next
+        return 0
+
+    cdef int _seal_to(self, PeerState* peer, bytes packet, uint64_t now_ns, list sealed) except -1:
+        cdef bytearray datagram = bytearray(OVERHEAD) + packet
+        if self.seal_packet(peer, span_of_bytearray(datagram), now_ns):
+            sealed.append((<Peer>peer.peer, bytes(datagram)))
+        return 0
 
     def _arm(self, Peer peer):
         for deadline_ns in (peer.send_at_ns(), peer.expire_at_ns()):

@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
 from dataplane.fastpath.channel cimport DataChannel
+from dataplane.fastpath.copies cimport Copies
 from dataplane.fastpath.span cimport Span
 from dataplane.fastpath.split cimport Split
 from dataplane.fastpath.udp_send cimport UdpSender
@@ -17,6 +18,7 @@ cdef enum:
 cdef class DeviceToLink:
     cdef DataChannel channel
     cdef UdpSender sender
+    cdef readonly Copies copies
     cdef int tun_fd
     cdef bint virtio_header
     cdef uint8_t* frame

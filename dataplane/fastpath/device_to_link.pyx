@@ -10,6 +10,7 @@ from posix.unistd cimport read
 
 from dataplane.fastpath.aead cimport OVERHEAD
 from dataplane.fastpath.channel cimport DataChannel, PeerState
+from dataplane.fastpath.copies cimport Copies
 from dataplane.fastpath.span cimport Span, behind, part, span_of
 from dataplane.fastpath.split cimport begin_split, next_segment
 
@@ -28,6 +29,7 @@ cdef class DeviceToLink:
     def __cinit__(self, DataChannel channel not None, int tun_fd, bint virtio_header):
         self.channel = channel
         self.sender = UdpSender()
+        self.copies = Copies(channel, self.sender)
         self.tun_fd = tun_fd
         self.virtio_header = virtio_header
         self.frame = <uint8_t*>calloc(1, LONGEST_FRAME)
@@ -67,7 +69,9 @@ cdef class DeviceToLink:
             # All segments have one destination; if it is nobody's, each of them is counted.
             if peer == NULL:
                 peer = self.channel.route(behind(datagram, OVERHEAD))
-            if peer != NULL and self.channel.seal_packet(peer, datagram, now_ns):
+            if peer == self.copies.everyone:
+                self.copies.add_from_room(peer, behind(datagram, OVERHEAD), sockets, now_ns)
+            elif peer != NULL and self.channel.seal_packet(peer, datagram, now_ns):
                 self.sender.trains.add(peer, datagram.size)
 
     def take(self, UdpSockets sockets not None, uint64_t now_ns):

@@ -4,10 +4,11 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from dataplane.fastpath.channel cimport DataChannel, PeerState
+from dataplane.fastpath.copies cimport Copies
 from dataplane.fastpath.merge cimport Merger
 from dataplane.fastpath.span cimport Span
 from dataplane.fastpath.udp_receive cimport Datagram, UdpReceiver
-from dataplane.fastpath.udp_socket cimport UdpSocket
+from dataplane.fastpath.udp_socket cimport UdpSocket, UdpSockets
 
 
 @cython.final
@@ -16,11 +17,15 @@ cdef class LinkToDevice:
     cdef UdpReceiver receiver
     cdef Merger* merger
     cdef int tun_fd
+    # Where packets from peer to peer go; what they add is sent with what comes from the TUN.
+    cdef Copies copies
+    cdef UdpSockets sockets
     # Moves a batch of datagrams of a socket; how many OpenVPN packets came. is_full: more may be waiting.
     cdef unsigned int move(self, UdpSocket* udp, uint64_t now_ns, bint* is_full) noexcept nogil
     # private
     cdef unsigned int _move_segments(self, UdpSocket* udp, const Datagram* datagram, uint64_t now_ns) noexcept nogil
     cdef void _move_segment(self, UdpSocket* udp, const Datagram* datagram, Span segment,
                             uint64_t now_ns) noexcept nogil
+    cdef bint _relay(self, PeerState* peer, Span packet, uint64_t now_ns) noexcept nogil
     cdef void _deliver(self, PeerState* peer, Span packet) noexcept nogil
     cdef void _write_frames(self) noexcept nogil

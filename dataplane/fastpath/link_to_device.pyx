@@ -10,6 +10,7 @@ from dataplane.fastpath.channel cimport (
     RECEIVED_PACKET, DataChannel, Peer, PeerState, packets_delivered, packets_dropped,
 )
 from dataplane.fastpath.control_outlet cimport send_control
+from dataplane.fastpath.copies cimport Copies
 from dataplane.fastpath.merge cimport (
     Frame, clear_frames, finish_frames, frame_at, free_merger, merge, new_merger,
 )
@@ -27,11 +28,14 @@ cdef int TUN_WRITE_FAILED = DropReason.RX_TUN_WRITE_FAILED
 
 cdef class LinkToDevice:
     """One direction of a packet path, for all its sockets. virtio_header: whether frames of the TUN begin with one;
-    merge_tcp, merge_udp: what its offload takes merged.
+    merge_tcp, merge_udp: what its offload takes merged. copies, sockets: by which packets go from peer to peer.
     """
 
-    def __cinit__(self, DataChannel channel not None, int tun_fd, bint virtio_header, bint merge_tcp, bint merge_udp):
+    def __cinit__(self, DataChannel channel not None, int tun_fd, bint virtio_header, bint merge_tcp, bint merge_udp,
+                  Copies copies not None, UdpSockets sockets not None):
         self.channel = channel
+        self.copies = copies
+        self.sockets = sockets
         self.receiver = UdpReceiver()
         self.tun_fd = tun_fd
         self.merger = new_merger(merge_tcp, merge_udp, virtio_header)
@@ -73,7 +77,19 @@ cdef class LinkToDevice:
         elif RECEIVED_PACKET == self.channel.receive(
             udp.socket_id, segment, &datagram.source, &datagram.local, now_ns, &packet, &peer
         ):
-            self._deliver(peer, packet)
+            if not self.channel.client_to_client or not self._relay(peer, packet, now_ns):
+                self._deliver(peer, packet)
+
+    cdef bint _relay(self, PeerState* peer, Span packet, uint64_t now_ns) noexcept nogil:
+        """Sends a packet on to other peers; True: it is not for the device."""
+        cdef PeerState* target = self.channel.relay_target(packet)
+        if target == NULL:
+            return False
+        self.copies.add(target, peer, packet, self.sockets, now_ns)
+        if target == self.copies.everyone:
+            return False
+        packets_delivered(peer, 1, packet.size)
+        return True
 
     def take(self, UdpSockets sockets not None, socket_id, uint64_t now_ns):
         """For tests: moves a batch of a socket; how many OpenVPN packets came, and whether more may be waiting."""
@@ -81,14 +97,17 @@ cdef class LinkToDevice:
         packets = self.move(sockets.find(socket_id), now_ns, &is_full)
         return packets, bool(is_full)
 
-    def deliver(self, opened):
-        """Writes packets that were opened already, a list of (Peer, bytes)."""
+    def deliver(self, opened, uint64_t now_ns):
+        """Delivers packets that were opened already, a list of (Peer, bytes)."""
         cdef Peer peer
         cdef bytearray copy
+        cdef Span whole
         # Merging changes headers, and bytes must not change.
         copies = [(owner, bytearray(packet)) for owner, packet in opened]
         for peer, copy in copies:
-            self._deliver(&peer.state, span_of(<uint8_t*><char*>copy, len(copy)))
+            whole = span_of(<uint8_t*><char*>copy, len(copy))
+            if not self.channel.client_to_client or not self._relay(&peer.state, whole, now_ns):
+                self._deliver(&peer.state, whole)
         self._write_frames()
 
     cdef inline void _deliver(self, PeerState* peer, Span packet) noexcept nogil:

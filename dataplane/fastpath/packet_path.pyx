@@ -55,8 +55,10 @@ cdef class PacketPath:
         os.set_blocking(tun_fd, False)
         offload = tun_offload(tun_fd)
         self.tun_fd = os.dup(tun_fd)
-        self.inward = LinkToDevice(channel, self.tun_fd, offload.virtio_header, offload.tcp, offload.udp)
         self.outward = DeviceToLink(channel, self.tun_fd, offload.virtio_header)
+        self.inward = LinkToDevice(
+            channel, self.tun_fd, offload.virtio_header, offload.tcp, offload.udp, self.outward.copies, self.sockets
+        )
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll_fd < 0:
             raise OSError(errno, os.strerror(errno))
@@ -120,7 +122,7 @@ cdef class PacketPath:
         cdef uint64_t now_ns = monotonic_ns()
         opened = self.channel.install_key(peer_id, slot, key, now_ns)
         if opened and self.tun_fd >= 0:
-            self.inward.deliver(opened)
+            self.inward.deliver(opened, now_ns)
             self._serve_device(now_ns)
 
     def serve(self):

@@ -18,6 +18,8 @@ cdef struct PeerState:
     uint32_t early_packets  # kept for this peer (early_packets.pyx)
     uint64_t events  # those that wait to be taken, a bit each (events.pyx)
     void* peer  # the Peer object that this is part of; its tables hold the reference
+    PeerState* next  # of all peers of the device, in the order in which they came (peer_table.pyx)
+    PeerState* previous
 
 
 @cython.final

@@ -24,6 +24,7 @@ cdef class Receiver:
     cdef EarlyPackets early
     cdef Events events
     cdef Row device
+    cdef bint skip_source_check
     # Takes one OpenVPN packet; see DataChannel.receive.
     cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,
                           uint64_t now_ns, Span* packet, PeerState** peer) noexcept nogil

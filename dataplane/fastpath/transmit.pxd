@@ -18,6 +18,8 @@ cdef class Transmitter:
     cdef Row device
     # The peer that an IP packet goes to; see DataChannel.route.
     cdef PeerState* route(self, Span packet) noexcept nogil
+    # Where a packet of a peer goes without seeing the device; see DataChannel.relay_target.
+    cdef PeerState* relay_target(self, Span packet) noexcept nogil
     # Seals an IP packet in place; see DataChannel.seal_packet.
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
     # A keepalive to this peer, which vpn_tx does not count; None if no key can seal it, which is no drop.

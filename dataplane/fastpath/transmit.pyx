@@ -41,9 +41,14 @@ cdef class Transmitter:
             count_drops(self.device.words, NOT_IP, 1)
             return NULL
         peer = self.peers.behind(destination)
-        if peer == NULL:
+        if peer == NULL or peer == &self.peers.host or self.peers.first == NULL:
             count_drops(self.device.words, NO_PEER, 1)
+            return NULL
         return peer
+
+    cdef PeerState* relay_target(self, Span packet) noexcept nogil:
+        cdef PeerState* target = self.peers.behind(destination_of(packet))
+        return NULL if target == &self.peers.host else target
 
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
         count_traffic(peer.row, VPN_TX_BYTES, 1, datagram.size - OVERHEAD)

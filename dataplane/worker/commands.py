@@ -28,6 +28,8 @@ from dataplane.messages import (
     RemoveSocket,
     Reply,
     Request,
+    SetRoutes,
+    SetSwitches,
     Stop,
     SwapKeys,
     UpdatePeer,
@@ -104,6 +106,7 @@ class Commands:
         channel = self._datapath.data_channel(Mode(command.mode), _row(page, DEVICE_ROW))
         self.path = self._datapath.packet_path(channel, tun_fd, self._wake_fd)
         self._device = _DeviceCommands(self._datapath, self.path, page)
+        self._device.do(SetSwitches(command.skip_source_check, command.client_to_client), ())
 
 
 class _DeviceCommands:
@@ -115,6 +118,11 @@ class _DeviceCommands:
 
     def do(self, command: Command, descriptors: Sequence[int]) -> None:
         match command:
+            case SetSwitches(skip_source_check, client_to_client):
+                self._channel.set_switches(skip_source_check=skip_source_check, client_to_client=client_to_client)
+            case SetRoutes():
+                for route in command.routes:
+                    self._channel.set_route((route.address, route.length), route.target)
             case AddSocket():
                 self._add_socket(command.socket_id, *descriptors)
             case RemoveSocket():

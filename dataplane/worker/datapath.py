@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.keepalive import Keepalive
+from dataplane.datachannel.routing import Prefix
 from dataplane.messages import FromWorker
 from dataplane.transport.udp import UdpTransport
 from dataplane.vocabulary import DatapathKind, KeySlot, Mode
@@ -55,6 +56,12 @@ class DataChannel(Protocol):
 
     def set_tx_id(self, peer_id: int, tx_id: int | None) -> None:
         """Sets the peer-id on packets to a peer."""
+
+    def set_switches(self, *, skip_source_check: bool, client_to_client: bool) -> None:
+        """Whether inner sources are not checked, and packets between peers stay inside."""
+
+    def set_route(self, prefix: Prefix, target: int) -> None:
+        """Has a prefix lead to the peer with this peer_id or to a RouteTarget. Raises ValueError."""
 
     def swap_keys(self, peer_id: int) -> None:
         """Exchanges the slots of a peer. Raises UnknownPeer."""

@@ -82,9 +82,10 @@ class PacketPath:
 
     def install_key(self, peer_id: int, slot: KeySlot, key: DataKey) -> None:
         """Puts a key into a slot, and moves the packets that came before it. Raises UnknownPeer."""
-        opened = self.channel.install_key(peer_id, slot, key, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        opened = self.channel.install_key(peer_id, slot, key, now_ns)
         if self._tun is not None:
-            self._deliver(opened, self._tun)
+            self._deliver(opened, self._tun, now_ns)
 
     def serve(self) -> bool:
         """Waits until something is ready or a deadline of the channel has come, and moves a batch from each source.
@@ -127,7 +128,8 @@ class PacketPath:
         datagrams = transport.receive_batch(BATCH)
         if transport.control is not None:
             datagrams = self._data_of(datagrams, transport.control)
-        self._deliver(self.channel.open_batch(transport.socket_id, datagrams, time.monotonic_ns()), tun)
+        now_ns = time.monotonic_ns()
+        self._deliver(self.channel.open_batch(transport.socket_id, datagrams, now_ns), tun, now_ns)
 
     def _data_of(self, datagrams: list[Datagram], control: ControlOutlet) -> list[Datagram]:
         """The datagrams but for control packets, which go where they belong."""
@@ -140,9 +142,12 @@ class PacketPath:
                 self.channel.drop_on_device(DropReason.RX_CONTROL_QUEUE_FULL)
         return data
 
-    def _deliver(self, opened: Sequence[tuple[Peer, bytes]], tun: TunDevice) -> None:
+    def _deliver(self, opened: Sequence[tuple[Peer, bytes]], tun: TunDevice, now_ns: int) -> None:
         if not opened:
             return
+        if self.channel.client_to_client:
+            opened, sealed = self.channel.relay(opened, now_ns)
+            self._send(sealed)
         taken = tun.write_batch([packet for _, packet in opened])
         for (peer, packet), was_taken in zip(opened, taken, strict=True):
             if was_taken:

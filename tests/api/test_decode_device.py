@@ -10,6 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from ovpn.dataplane.v1 import common_pb2, device_pb2
 
 from dataplane.api import decode_device
+from dataplane.api.violations import InvalidRequest
 from dataplane.engine.types import DeviceChange, DeviceSpec
 from dataplane.vocabulary import Mode
 from tests.api.conftest import device_message
@@ -59,7 +60,44 @@ def test_a_small_mtu_is_fine_without_ipv6(mtu: int) -> None:
 def test_a_change_holds_what_the_mask_names() -> None:
     device = device_message(mtu=1500, admin_up=True, addresses=["10.8.0.1/24"])
     request = device_pb2.UpdateDeviceRequest(device=device, update_mask=FieldMask(paths=["admin_up"]))
-    assert decode_device.decode_change(request) == ("d", DeviceChange(admin_up=True))
+    assert decode_device.decode_change(request, Mode.MP) == ("d", DeviceChange(admin_up=True))
     request.update_mask.paths.extend(["mtu", "addresses"])
     every = DeviceChange(mtu=1500, addresses=(IPv4Interface("10.8.0.1/24"),), admin_up=True)
-    assert decode_device.decode_change(request) == ("d", every)
+    assert decode_device.decode_change(request, Mode.MP) == ("d", every)
+
+
+SWITCHES = ["skip_source_check", "client_to_client", "forward_multicast", "follow_kernel_routes"]
+MP_SWITCHES = SWITCHES[1:]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_is_taken(switch: str) -> None:
+    fields: dict[str, Any] = {switch: True}
+    spec = spec_of(**fields)
+    assert [getattr(spec, name) for name in SWITCHES] == [name == switch for name in SWITCHES]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_change_holds_the_switches_that_the_mask_names(switch: str, value: bool) -> None:
+    device = device_message(**dict.fromkeys(SWITCHES, value))
+    request = device_pb2.UpdateDeviceRequest(device=device, update_mask=FieldMask(paths=[switch]))
+    _, change = decode_device.decode_change(request, Mode.MP)
+    assert change == DeviceChange(**{switch: value})  # type: ignore[arg-type]
+    assert not change.concerns_link
+
+
+@pytest.mark.parametrize("switch", MP_SWITCHES)
+def test_a_p2p_device_has_no_switches_of_many_peers(switch: str) -> None:
+    fields: dict[str, Any] = {"mode": common_pb2.DEVICE_MODE_P2P, switch: True}
+    with pytest.raises(InvalidRequest, match=f"the first in device.{switch}$"):
+        spec_of(**fields)
+    request = device_pb2.UpdateDeviceRequest(
+        device=device_message(**{switch: True}), update_mask=FieldMask(paths=[switch])
+    )
+    with pytest.raises(InvalidRequest, match=f"the first in device.{switch}$"):
+        decode_device.decode_change(request, Mode.P2P)
+
+
+def test_a_p2p_device_may_skip_the_source_check_that_it_does_not_make() -> None:
+    assert spec_of(mode=common_pb2.DEVICE_MODE_P2P, skip_source_check=True).skip_source_check

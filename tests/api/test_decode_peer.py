@@ -78,3 +78,55 @@ def test_a_malformed_address_is_not_reported_as_a_missing_one_too() -> None:
     with pytest.raises(InvalidRequest) as raised:
         decode_peer.decode_creation(peer_message(vpn_ipv4="x"), Mode.MP)
     assert [violation.description for violation in raised.value.violations] == ["must be an IPv4 address; is 'x'"]
+
+
+def routes_of(*routes: str, mode: Mode = Mode.MP) -> tuple[str, ...]:
+    peer = peer_message(routes=list(routes))
+    if mode is Mode.P2P:
+        peer.vpn_ipv4 = ""
+    return tuple(map(str, decode_peer.decode_creation(peer, mode).routes))
+
+
+def refusal_of(*routes: str, mode: Mode = Mode.MP) -> tuple[str, str]:
+    with pytest.raises(InvalidRequest) as raised:
+        routes_of(*routes, mode=mode)
+    (violation,) = raised.value.violations
+    return violation.field, violation.description
+
+
+def test_networks_behind_a_peer_are_taken_in_order() -> None:
+    assert routes_of("192.168.7.0/24", "FD00:7::/48", "0.0.0.0/0", "::/0", "10.1.1.1/32") == (
+        "192.168.7.0/24",
+        "fd00:7::/48",
+        "0.0.0.0/0",
+        "::/0",
+        "10.1.1.1/32",
+    )
+
+
+@pytest.mark.parametrize(
+    "route",
+    ["", "10.0.0.0", "10.0.0.1/24", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "fe80::%eth0/64", "224.0.0.0/4", "ff02::/16"],
+)
+def test_what_is_no_network_behind_a_peer_is_refused_by_its_place(route: str) -> None:
+    assert refusal_of("10.1.0.0/16", route)[0] == "peer.routes[1]"
+
+
+def test_a_network_stands_there_once() -> None:
+    rule = "must differ from the others; 10.0.0.0/8 is there twice"
+    assert refusal_of("10.0.0.0/8", "10.0.0.0/8") == ("peer.routes[1]", rule)
+
+
+def test_a_peer_has_256_networks_at_most() -> None:
+    networks = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(257)]
+    assert len(routes_of(*networks[:256])) == 256
+    assert refusal_of(*networks) == ("peer.routes", "must be 256 networks at most; are 257")
+
+
+def test_a_p2p_peer_has_no_networks() -> None:
+    rule = "must be empty on a P2P device: all packets go to its one peer"
+    assert refusal_of("10.0.0.0/8", mode=Mode.P2P) == ("peer.routes", rule)
+
+
+def test_an_update_empties_the_networks_that_it_names_and_does_not_give() -> None:
+    assert change_of(peer_message(), "routes").routes == ()

@@ -194,6 +194,11 @@ async def test_a_missing_socket_is_not_found(api: Api) -> None:
         ({"vpn_ipv4": "10.8.0.9"}, grpc.StatusCode.ALREADY_EXISTS, "PEER_EXISTS"),
         ({"peer_id": 2, "vpn_ipv4": "10.8.0.1"}, grpc.StatusCode.ALREADY_EXISTS, "VPN_ADDRESS_IN_USE"),
         (
+            {"peer_id": 2, "vpn_ipv4": "10.8.0.2", "routes": ["10.8.0.1/32"]},
+            grpc.StatusCode.ALREADY_EXISTS,
+            "ROUTE_IN_USE",
+        ),
+        (
             {"peer_id": 2, "socket": "v4", "remote__address": "::7"},
             grpc.StatusCode.FAILED_PRECONDITION,
             "ADDRESS_FAMILY_MISMATCH",

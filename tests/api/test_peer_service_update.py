@@ -36,6 +36,7 @@ UPDATES: list[tuple[str, dict[str, Any]]] = [
     ("keepalive_interval", {"keepalive_interval": Duration(seconds=7)}),
     ("keepalive_timeout", {"keepalive_timeout": Duration(seconds=70)}),
     ("tx_id", {"tx_id": 16777214}),
+    ("routes", {"routes": ["192.168.7.0/24", "fd00:7::/48", "0.0.0.0/0"]}),
 ]
 
 

@@ -16,6 +16,7 @@ from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.replay_window import ReplayWindow
 from dataplane.datachannel.routing import RoutingTable
+from dataplane.vocabulary import RouteTarget
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Implementation:
     key_slots: type[KeySlots]
     peer_table: type[PeerTable]
     peer_at: Callable[[PeerTable, int, SockAddr], Peer | None]
-    peer_behind: Callable[[PeerTable, bytes], Peer | None]
+    peer_behind: Callable[[PeerTable, bytes], Peer | RouteTarget | None]
     move: Callable[[PeerTable, Peer, int, SockAddr], None]
     routing_table: type[RoutingTable[Any]]
     source_of: Callable[[bytes], bytes | None]

@@ -12,9 +12,10 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import chain
 from pathlib import Path
+from select import select
 from typing import Final
 
 import msgspec
@@ -30,6 +31,7 @@ from dataplane.engine.types import (
     Endpoint,
     EngineError,
     Event,
+    IPNetwork,
     KeySpec,
     PeerSpec,
     SocketSpec,
@@ -48,10 +50,12 @@ from dataplane.messages import (
     RemoveSocket,
     Reply,
     Request,
+    SetRoutes,
     Stop,
 )
 from dataplane.statistics_page import StatisticsPage
-from dataplane.vocabulary import Cipher, Column, KeySlot, Mode
+from dataplane.tun.routes import Hop, NextHop
+from dataplane.vocabulary import Cipher, Column, KeySlot, Mode, RouteTarget
 
 LIMITS: Final = Limits(max_devices=3, max_sockets_per_device=3, max_peers_per_device=5)
 
@@ -69,6 +73,7 @@ class FakeWorker:
         self.reactions: dict[type[msgspec.Struct], Reaction] = {}
         self.peers: dict[int, AddPeer] = {}
         self.keys: dict[tuple[int, int], InstallKey] = {}
+        self.routes: dict[str, int] = {}
         self.sockets: dict[int, int] = {}
         self.outlets: dict[int, list[int]] = {}
         self.returncode: int | None = None
@@ -156,6 +161,13 @@ class FakeWorker:
             case RemoveSocket(socket_id=socket_id):
                 for fd in (self.sockets.pop(socket_id), *self.outlets.pop(socket_id)):
                     os.close(fd)
+            case SetRoutes(routes=routes):
+                for route in routes:
+                    network = f"{ip_address(route.address)}/{route.length}"
+                    self.routes.pop(network, None)
+                    if route.target != RouteTarget.NOBODY:
+                        assert route.target < 0 or route.target in self.peers
+                        self.routes[network] = route.target
             case AddPeer(peer_id=peer_id):
                 assert peer_id not in self.peers
                 assert command.socket_id in self.sockets
@@ -163,6 +175,7 @@ class FakeWorker:
             case RemovePeer(peer_id=peer_id):
                 if self.peers.pop(peer_id, None) is None:
                     return "PEER_NOT_FOUND"
+                self.routes = {network: target for network, target in self.routes.items() if target != peer_id}
             case InstallKey(peer_id=peer_id, slot=slot):
                 self.keys[peer_id, slot] = command
             case _:
@@ -194,10 +207,47 @@ class FakeLauncher:
         return worker, ours
 
 
+class FakeFeed:
+    """The kernel's routes of a device, as a test tells them. error: what the next reading raises."""
+
+    def __init__(self, hops: dict[IPNetwork, tuple[NextHop, ...]]) -> None:
+        self._waiting = hops
+        self._ours, self._theirs = socket.socketpair()
+        self.error: OSError | None = None
+        self.is_closed = False
+
+    @property
+    def fd(self) -> int:
+        return self._ours.fileno()
+
+    def tell(self, network: str, *hops: str | Hop) -> None:
+        """The kernel has other next hops for a network."""
+        self._waiting[ip_network(network)] = tuple(hop if isinstance(hop, Hop) else ip_address(hop) for hop in hops)
+        self._theirs.send(b"!")
+
+    def read(self) -> dict[IPNetwork, tuple[NextHop, ...]]:
+        if self.error is not None:
+            raise self.error
+        if self._waiting and select([self._ours], [], [], 0)[0]:
+            self._ours.recv(1000)
+        changes, self._waiting = self._waiting, {}
+        return changes
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._ours.close()
+        self._theirs.close()
+
+
 class FakeResources:
-    """Descriptors of /dev/null as TUNs and sockets. refusal: what the next call raises."""
+    """Descriptors of /dev/null as TUNs and sockets. refusal: what the next call raises.
+
+    feeds: of the kernel's routes, the newest last; routes: what the next feed begins with.
+    """
 
     def __init__(self) -> None:
+        self.feeds: list[FakeFeed] = []
+        self.routes: dict[IPNetwork, tuple[NextHop, ...]] = {}
         self.refusal: EngineError | None = None
         self.changes: list[DeviceChange] = []
         self.bound = ("192.0.2.1", 1194, False)
@@ -214,6 +264,12 @@ class FakeResources:
         self._refuse()
         os.fstat(fd)
         self.changes.append(change)
+
+    def watch_routes(self, fd: int) -> FakeFeed:
+        self._refuse()
+        os.fstat(fd)
+        self.feeds.append(FakeFeed(dict(self.routes)))
+        return self.feeds[-1]
 
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
         self._refuse()
@@ -300,8 +356,9 @@ def peer_spec(
     local: str | None = None,
     vpn_ipv4: str | None = None,
     vpn_ipv6: str | None = None,
+    routes: str = "",
 ) -> PeerSpec:
-    """A peer; without addresses inside the tunnel it gets 10.8.x.y after its peer_id."""
+    """A peer; without addresses inside the tunnel it gets 10.8.x.y after its peer_id. routes: separated by blanks."""
     if vpn_ipv4 is None and vpn_ipv6 is None:
         vpn_ipv4 = str(IPv4Address("10.8.0.0") + peer_id)
     return PeerSpec(
@@ -312,6 +369,7 @@ def peer_spec(
         local_address=None if local is None else ip_address(local),
         vpn_ipv4=None if vpn_ipv4 is None else IPv4Address(vpn_ipv4),
         vpn_ipv6=None if vpn_ipv6 is None else IPv6Address(vpn_ipv6),
+        routes=tuple(map(ip_network, routes.split())),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -29,6 +29,7 @@ ARGUMENTS = {
     "address": ip_address("192.0.2.1"),
     "remote": ip_address("198.51.100.1"),
     "other": ip_address("2001:db8::1"),
+    "network": ip_network("198.51.100.0/24"),
     "error": OSError(errno.EADDRINUSE, "Address already in use"),
     "reply": Reply(1, "PEER_EXISTS", "twice"),
 }

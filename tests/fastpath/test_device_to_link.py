@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from dataplane.fastpath.device_to_link import DeviceToLink
 from dataplane.tun.split import split
 from dataplane.tun.virtio import GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, VirtioHeader
-from dataplane.vocabulary import Column, DropReason, Mode
+from dataplane.vocabulary import Column, DropReason, Mode, RouteTarget
 from tests.fastpath.tunnel import Tunnel, tunnel
-from tests.tun.packets import TCP, UDP, Packet
+from tests.tun.packets import ADDRESSES, TCP, UDP, Packet
 
 PLAIN = VirtioHeader().pack()
 NOW = 5_000_000_000
@@ -152,3 +152,45 @@ def test_device_that_is_gone_is_told_after_what_it_gave() -> None:
         device_to_link = DeviceToLink(near.channel, not_connected.fileno(), True)
         with pytest.raises(OSError, match="no device"):
             device_to_link.take(near.sockets, NOW)
+
+
+TO_EVERYONE = ((ADDRESSES[4][1], 32), RouteTarget.EVERYONE)
+
+
+def for_all(payload: bytes) -> bytes:
+    return Packet(protocol=UDP, payload=payload).pack()
+
+
+@pytest.mark.parametrize("peers", [1, 3, 100])
+def test_packet_for_everyone_reaches_more_peers_than_there_are_trains(peers: int) -> None:
+    packets = [for_all(bytes([number]) * 1000) for number in range(3)]
+    with tunnel(Mode.MP) as near:
+        fars = [near.add_peer(peer_id) for peer_id in range(peers)]
+        near.channel.set_route(*TO_EVERYONE)
+        assert moved(near, [PLAIN + packet for packet in packets]) == 3
+        for far in fars:
+            assert far.hear(3) == packets
+            assert far.hears_nothing_more()
+            assert (far.row[Column.VPN_TX_PACKETS], far.row[Column.LINK_TX_PACKETS]) == (3, 3)
+
+
+def test_segments_for_everyone_are_each_sent_to_each() -> None:
+    payload = bytes(range(256)) * 16
+    frame = VirtioHeader(NEEDS_CSUM, GSO_UDP_L4, 28, 1000, 20, 6).pack() + for_all(payload)
+    with tunnel(Mode.MP) as near:
+        fars = [near.add_peer(peer_id) for peer_id in (1, 2)]
+        near.channel.set_route(*TO_EVERYONE)
+        assert moved(near, [frame]) == 1
+        for far in fars:
+            assert far.hear(5) == segments_of(frame)
+
+
+def test_packet_for_everyone_and_the_next_for_one_do_not_meet() -> None:
+    one = Packet(version=6, protocol=UDP, payload=b"for the second").pack()
+    with tunnel(Mode.MP) as near:
+        fars = [near.add_peer(peer_id) for peer_id in (1, 2)]
+        near.channel.set_route(*TO_EVERYONE)
+        near.channel.set_route((ADDRESSES[6][1], 128), 2)
+        moved(near, [PLAIN + for_all(b"for all"), PLAIN + one, PLAIN + for_all(b"again")])
+        assert fars[0].hear(2) == [for_all(b"for all"), for_all(b"again")]
+        assert fars[1].hear(3) == [for_all(b"for all"), one, for_all(b"again")]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from dataplane.fastpath.device_to_link import DeviceToLink
 from dataplane.fastpath.link_to_device import LinkToDevice
 from dataplane.fastpath.udp_socket import UdpSockets
 from dataplane.tun.merge import merge
@@ -33,9 +34,14 @@ def frames_of(packets: Sequence[bytes]) -> list[bytes]:
     return [frame.data for frame in merge(packets, tcp=True, udp=True)]
 
 
+def link_to_device(near: Tunnel, *, offload: bool = True) -> LinkToDevice:
+    copies = DeviceToLink(near.channel, near.tun.fileno(), offload).copies
+    return LinkToDevice(near.channel, near.tun.fileno(), offload, offload, offload, copies, near.sockets)
+
+
 def move(near: Tunnel, sockets: UdpSockets | None = None) -> int:
     """Moves a batch; how many OpenVPN packets came."""
-    direction = LinkToDevice(near.channel, near.tun.fileno(), True, True, True)
+    direction = link_to_device(near)
     return int(direction.take(sockets or near.sockets, SOCKET_ID, NOW)[0])
 
 
@@ -59,7 +65,7 @@ def test_device_without_virtio_header_takes_packets() -> None:
     with tunnel() as near:
         far = near.add_peer()
         far.send(*far.seal(*packets))
-        direction = LinkToDevice(near.channel, near.tun.fileno(), False, False, False)
+        direction = link_to_device(near, offload=False)
         direction.take(near.sockets, SOCKET_ID, NOW)
         assert near.written() == packets
 
@@ -175,7 +181,7 @@ def test_a_batch_is_bounded() -> None:
     with tunnel() as near:
         far = near.add_peer()
         far.send(*far.seal(*stream(BATCH + 1)))
-        direction = LinkToDevice(near.channel, near.tun.fileno(), True, True, True)
+        direction = link_to_device(near)
         taken = [direction.take(near.sockets, SOCKET_ID, NOW) for _ in range(3)]
         assert taken == [(BATCH, True), (1, False), (0, False)]
 
@@ -184,7 +190,7 @@ def test_packets_opened_earlier_are_merged_too() -> None:
     packets = stream(5)
     with tunnel() as near:
         far = near.add_peer()
-        direction = LinkToDevice(near.channel, near.tun.fileno(), True, True, True)
-        direction.deliver([(far.peer, packet) for packet in packets])
+        direction = link_to_device(near)
+        direction.deliver([(far.peer, packet) for packet in packets], NOW)
         assert near.written() == frames_of(packets)
         assert far.row[Column.VPN_RX_PACKETS] == 5

@@ -104,6 +104,9 @@ class ScriptedPath:
     def run_timers(self) -> None:
         pass
 
+    def set_switches(self, **_: bool) -> None:
+        pass
+
     def remove_peer(self, peer_id: int) -> None:
         self.messages.append(PeerExpired(peer_id, uid=5))
 

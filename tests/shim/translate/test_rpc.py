@@ -44,7 +44,9 @@ NEW_PEER = NewPeer(
 def test_a_new_link_becomes_a_device_that_ends_with_the_shim(multipeer: bool, mode: common_pb2.DeviceMode) -> None:
     request = rpc.create_device(NewLink("tun0", "ovpn-dco", multipeer), "tun0.4026531840", "00ff")
     assert request == device_pb2.CreateDeviceRequest(
-        device=device_pb2.Device(name="tun0.4026531840", mode=mode), tun_token="00ff", delete_on_handoff_close=True
+        device=device_pb2.Device(name="tun0.4026531840", mode=mode, follow_kernel_routes=multipeer),
+        tun_token="00ff",
+        delete_on_handoff_close=True,
     )
 
 
