@@ -46,11 +46,19 @@ class RemoveSocket(msgspec.Struct, frozen=True, tag=True):
     socket_id: int
 
 
+class SetTcpMss(msgspec.Struct, frozen=True, tag=True):
+    """Sets the device's limits of the MSS option in bytes, 0 for none; they hold for peers without their own."""
+
+    tcp_mss_ipv4: int = 0
+    tcp_mss_ipv6: int = 0
+
+
 class AddPeer(msgspec.Struct, frozen=True, tag=True):
     """Adds a peer whose counters go to row `row` (1..rows-1, zeroed by the daemon) of the page.
 
     `uid` tells this peer from others with the same peer_id. local and the vpn addresses are 4 or 16
-    bytes or None. Keepalives in seconds, 0 for none.
+    bytes or None. Keepalives in seconds, 0 for none. The limits of the MSS option in bytes, 0 for none, None for the
+    device's.
     """
 
     peer_id: int
@@ -63,6 +71,8 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
     vpn_ipv6: bytes | None = None
     keepalive_interval_s: int = 0
     keepalive_timeout_s: int = 0
+    tcp_mss_ipv4: int | None = None
+    tcp_mss_ipv6: int | None = None
 
 
 class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
@@ -75,6 +85,8 @@ class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
     vpn_ipv6: bytes | msgspec.UnsetType | None = msgspec.UNSET
     keepalive_interval_s: int | msgspec.UnsetType = msgspec.UNSET
     keepalive_timeout_s: int | msgspec.UnsetType = msgspec.UNSET
+    tcp_mss_ipv4: int | msgspec.UnsetType | None = msgspec.UNSET
+    tcp_mss_ipv6: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class RemovePeer(msgspec.Struct, frozen=True, tag=True):
@@ -117,7 +129,17 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 
 
 Command = (
-    Configure | AddSocket | RemoveSocket | AddPeer | UpdatePeer | RemovePeer | InstallKey | SwapKeys | DeleteKey | Stop
+    Configure
+    | AddSocket
+    | RemoveSocket
+    | AddPeer
+    | UpdatePeer
+    | RemovePeer
+    | InstallKey
+    | SwapKeys
+    | DeleteKey
+    | Stop
+    | SetTcpMss
 )
 
 

@@ -19,7 +19,7 @@ from dataplane.api.violations import Violations
 from dataplane.engine.types import DeviceChange, DeviceSpec
 from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN
 
-_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up")
+_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up", "tcp_mss_ipv4", "tcp_mss_ipv6")
 _IPV6_MTU_MIN: Final = 1280
 """RFC 8200, section 5; Linux takes no IPv6 address on an interface with less."""
 
@@ -43,9 +43,13 @@ def decode_creation(request: device_pb2.CreateDeviceRequest) -> DeviceSpec:
     if mtu:
         _check_mtu(at, mtu, addresses)
     network_namespace = validation.read_namespace(at, "network_namespace", device.network_namespace)
+    tcp_mss_ipv4 = validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", device.tcp_mss_ipv4)
+    tcp_mss_ipv6 = validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", device.tcp_mss_ipv6)
     found.raise_if_any()
     assert mode is not None
-    return DeviceSpec(name, interface_name, mode, mtu, addresses, device.admin_up, network_namespace)
+    return DeviceSpec(
+        name, interface_name, mode, mtu, addresses, device.admin_up, network_namespace, tcp_mss_ipv4, tcp_mss_ipv6
+    )
 
 
 def decode_change(request: device_pb2.UpdateDeviceRequest) -> tuple[str, DeviceChange]:
@@ -57,11 +61,17 @@ def decode_change(request: device_pb2.UpdateDeviceRequest) -> tuple[str, DeviceC
     addresses = validation.read_interface_addresses(at, "addresses", device.addresses) if "addresses" in paths else None
     if "mtu" in paths:
         _check_mtu(at, device.mtu, addresses or ())
+    if "tcp_mss_ipv4" in paths:
+        validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", device.tcp_mss_ipv4)
+    if "tcp_mss_ipv6" in paths:
+        validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", device.tcp_mss_ipv6)
     found.raise_if_any()
     return name, DeviceChange(
         mtu=device.mtu if "mtu" in paths else None,
         addresses=addresses,
         admin_up=device.admin_up if "admin_up" in paths else None,
+        tcp_mss_ipv4=device.tcp_mss_ipv4 if "tcp_mss_ipv4" in paths else None,
+        tcp_mss_ipv6=device.tcp_mss_ipv6 if "tcp_mss_ipv6" in paths else None,
     )
 
 

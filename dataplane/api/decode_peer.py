@@ -25,6 +25,8 @@ _UPDATE_PATHS: Final = (
     "vpn_ipv6",
     "keepalive_interval",
     "keepalive_timeout",
+    "tcp_mss_ipv4",
+    "tcp_mss_ipv6",
 )
 
 
@@ -43,6 +45,8 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
     _check_vpn_addresses(at, mode, has_ipv4=bool(peer.vpn_ipv4), has_ipv6=bool(peer.vpn_ipv6))
     keepalive_interval_s = _read_keepalive(at, peer, "keepalive_interval")
     keepalive_timeout_s = _read_keepalive(at, peer, "keepalive_timeout")
+    tcp_mss_ipv4 = _read_tcp_mss_ipv4(at, peer)
+    tcp_mss_ipv6 = _read_tcp_mss_ipv6(at, peer)
     found.raise_if_any()
     assert remote is not None
     return PeerSpec(
@@ -55,6 +59,8 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
         vpn_ipv6=vpn_ipv6,
         keepalive_interval_s=keepalive_interval_s,
         keepalive_timeout_s=keepalive_timeout_s,
+        tcp_mss_ipv4=tcp_mss_ipv4,
+        tcp_mss_ipv6=tcp_mss_ipv6,
     )
 
 
@@ -73,6 +79,8 @@ def decode_change(
     vpn_ipv6 = validation.read_vpn_ipv6(at, "vpn_ipv6", peer.vpn_ipv6) if "vpn_ipv6" in paths else UNSET
     interval_s = _read_keepalive(at, peer, "keepalive_interval") if "keepalive_interval" in paths else UNSET
     timeout_s = _read_keepalive(at, peer, "keepalive_timeout") if "keepalive_timeout" in paths else UNSET
+    tcp_mss_ipv4 = _read_tcp_mss_ipv4(at, peer) if "tcp_mss_ipv4" in paths else UNSET
+    tcp_mss_ipv6 = _read_tcp_mss_ipv6(at, peer) if "tcp_mss_ipv6" in paths else UNSET
     if current is not None and paths & {"remote", "local_address"}:
         _check_families(
             at,
@@ -88,7 +96,8 @@ def decode_change(
         )
     found.raise_if_any()
     assert remote is not None
-    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, interval_s, timeout_s)
+    change = PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, interval_s, timeout_s, tcp_mss_ipv4, tcp_mss_ipv6)
+    return device, peer_id, change
 
 
 def decode_reference(
@@ -142,6 +151,18 @@ def _read_local_address(at: Violations, peer: peer_pb2.Peer) -> IPAddress | None
 
 def _read_keepalive(at: Violations, peer: peer_pb2.Peer, field: str) -> int:
     return validation.read_whole_seconds(at, field, getattr(peer, field))
+
+
+def _read_tcp_mss_ipv4(at: Violations, peer: peer_pb2.Peer) -> int | None:
+    if not peer.HasField("tcp_mss_ipv4"):
+        return None
+    return validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", peer.tcp_mss_ipv4)
+
+
+def _read_tcp_mss_ipv6(at: Violations, peer: peer_pb2.Peer) -> int | None:
+    if not peer.HasField("tcp_mss_ipv6"):
+        return None
+    return validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", peer.tcp_mss_ipv6)
 
 
 def _check_families(at: Violations, remote: Endpoint | None, local_address: IPAddress | None) -> None:

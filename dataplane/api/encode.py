@@ -44,6 +44,8 @@ def encode_device(view: DeviceView) -> device_pb2.Device:
         peer_count=view.peer_count,
         drops=_drops(view.drops),
         worker_pid=view.worker_pid,
+        tcp_mss_ipv4=view.tcp_mss_ipv4,
+        tcp_mss_ipv6=view.tcp_mss_ipv6,
     )
 
 
@@ -79,6 +81,8 @@ def encode_peer(view: PeerView) -> peer_pb2.Peer:
         create_time=_timestamp(view.create_time_ns),
         last_receive_time=_timestamp(view.last_receive_time_ns),
         last_send_time=_timestamp(view.last_send_time_ns),
+        tcp_mss_ipv4=spec.tcp_mss_ipv4,
+        tcp_mss_ipv6=spec.tcp_mss_ipv6,
     )
 
 

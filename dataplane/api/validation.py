@@ -25,7 +25,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from dataplane.api.violations import Violations
 from dataplane.engine.types import IPAddress
-from dataplane.vocabulary import PEER_ID_UNDEF
+from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, TCP_MSS_IPV6_MAX, TCP_MSS_MIN
 
 MAX_ADDRESSES: Final = 64
 MAX_KEEPALIVE_SECONDS: Final = 86_400
@@ -123,6 +123,22 @@ def read_whole_seconds(at: Violations, field: str, value: Duration) -> int:
         shown = f"{value.seconds} s and {value.nanos} ns" if value.nanos else f"{value.seconds} s"
         at.add(field, f"must be whole seconds, 0..{MAX_KEEPALIVE_SECONDS} s, 0 for none; is {shown}")
     return value.seconds
+
+
+def read_tcp_mss_ipv4(at: Violations, field: str, value: int) -> int:
+    """Limit of the MSS option over IPv4, or 0 for none."""
+    return _read_tcp_mss(at, field, value, TCP_MSS_IPV4_MAX)
+
+
+def read_tcp_mss_ipv6(at: Violations, field: str, value: int) -> int:
+    """Limit of the MSS option over IPv6, or 0 for none."""
+    return _read_tcp_mss(at, field, value, TCP_MSS_IPV6_MAX)
+
+
+def _read_tcp_mss(at: Violations, field: str, value: int, high: int) -> int:
+    if value and not TCP_MSS_MIN <= value <= high:
+        at.add(field, f"must be 0 (segments are left alone) or {TCP_MSS_MIN}..{high}; is {value}")
+    return value
 
 
 def read_address(at: Violations, field: str, text: str) -> IPAddress | None:

@@ -17,6 +17,7 @@ from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.deadlines import Deadlines
 from dataplane.datachannel.early_packets import EarlyPackets
+from dataplane.datachannel.mss import MssLimits, OwnLimits, limits_of
 from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, PeerExists, Timers, UnknownPeer
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
@@ -45,7 +46,7 @@ _DROPS: Final = int(Column.DROPS)
 class DataChannel:
     """All peers of a device. device_row counts what is dropped before a peer is known."""
 
-    __slots__ = ("_deadlines", "_device_row", "_early", "_events", "_peers", "_receiver", "_transmitter")
+    __slots__ = ("_deadlines", "_device_row", "_early", "_events", "_mss", "_peers", "_receiver", "_transmitter")
 
     def __init__(self, mode: Mode, device_row: MutableSequence[int]) -> None:
         self._peers = PeerTable(mode)
@@ -53,6 +54,7 @@ class DataChannel:
         self._device_row = device_row
         self._events: dict[Event, None] = {}  # each at most once, in order
         self._early = EarlyPackets()
+        self._mss = MssLimits()
         self._receiver = Receiver(self._peers, self._early, device_row, self._events)
         self._transmitter = Transmitter(self._peers, device_row, self._events)
 
@@ -68,6 +70,7 @@ class DataChannel:
         Raises PeerExists: in MP mode if its peer_id or a VPN address of it is in use, in P2P mode if there is any peer.
         """
         self._peers.add(peer)
+        peer.mss = limits_of(peer.own_mss, self._mss)
         peer.keepalive.restart(now_ns)
         self._arm(peer)
 
@@ -95,6 +98,18 @@ class DataChannel:
     def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
         self._peers.set_vpn_addresses(self._peers.get(peer_id), vpn_ipv4, vpn_ipv6)
+
+    def set_device_mss(self, limits: MssLimits) -> None:
+        """Sets the limits of the MSS option that hold for peers without their own."""
+        self._mss = limits
+        for peer in self._peers.by_id.values():
+            peer.mss = limits_of(peer.own_mss, limits)
+
+    def set_mss(self, peer_id: int, own: OwnLimits) -> None:
+        """Sets the limits of the MSS option that a peer has of its own. Raises UnknownPeer."""
+        peer = self._peers.get(peer_id)
+        peer.own_mss = own
+        peer.mss = limits_of(own, self._mss)
 
     def install_key(self, peer_id: int, slot: KeySlot, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
         """Puts a key into a slot, in place of the one there. Raises UnknownPeer.

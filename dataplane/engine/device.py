@@ -19,11 +19,11 @@ from dataplane.engine.resources import Resources, Tun
 from dataplane.engine.sockets import Sockets
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.tasks import Tasks
-from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceState, DeviceView, WorkerRestarted
+from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceState, DeviceView, EngineError, WorkerRestarted
 from dataplane.engine.watch import EventLog
 from dataplane.engine.worker_link import WorkerEvent
 from dataplane.engine.worker_process import WorkerLauncher
-from dataplane.messages import Configure, DeviceClosed, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.messages import Configure, DeviceClosed, KeyExhausted, PeerExpired, PeerFloated, SetTcpMss
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.vocabulary import DelReason
 
@@ -100,15 +100,21 @@ class Device:
             peer_count=len(self.table),
             drops=drop_counters(self._page.snapshot(DEVICE_ROW)),
             worker_pid=self._supervisor.worker_pid,
+            tcp_mss_ipv4=self._spec.tcp_mss_ipv4,
+            tcp_mss_ipv6=self._spec.tcp_mss_ipv6,
         )
 
     async def update(self, change: DeviceChange) -> DeviceView:
-        """Changes settings of the interface, which needs no worker."""
+        """Changes settings; a worker that is being started is told them when it is configured."""
         async with self._supervisor.exclusive(needs_worker=False):
-            await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
+            if (change.mtu, change.addresses, change.admin_up) != (None, None, None):
+                await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
             fields = {field.name: getattr(change, field.name) for field in dataclasses.fields(change)}
             given = {name: value for name, value in fields.items() if value is not None}
-            self._spec = dataclasses.replace(self._spec, **given)
+            changed = dataclasses.replace(self._spec, **given)
+            if {"tcp_mss_ipv4", "tcp_mss_ipv6"} & given.keys():
+                await self._tell_tcp_mss(changed)
+            self._spec = changed
             return self.view()
 
     async def delete_socket(self, name: str) -> None:
@@ -124,6 +130,8 @@ class Device:
         """See WorkerOwner."""
         command = Configure(self._spec.name, self._spec.mode, self._page.rows)
         await self._supervisor.request(command, self._tun.fd, self._page_fd)
+        if self._spec.tcp_mss_ipv4 or self._spec.tcp_mss_ipv6:
+            await self._supervisor.request(SetTcpMss(self._spec.tcp_mss_ipv4, self._spec.tcp_mss_ipv6))
         await self.sockets.hand_all_over()
 
     async def worker_lost(self) -> None:
@@ -145,6 +153,14 @@ class Device:
                 self.keys.exhausted(event)
             case DeviceClosed():
                 self._on_interface_gone(self)
+
+    async def _tell_tcp_mss(self, spec: DeviceSpec) -> None:
+        try:
+            await self._supervisor.request(SetTcpMss(spec.tcp_mss_ipv4, spec.tcp_mss_ipv6))
+        except EngineError as error:
+            # A new worker is told when it is configured, which waits for this change.
+            if error.reason != "WORKER_RESTARTING":
+                raise
 
     def _completed(self, change: DeviceChange) -> DeviceChange:
         # Linux forgets the IPv6 addresses of an interface that goes down.

@@ -195,6 +195,8 @@ def _add_peer(peer: Peer, socket_id: int) -> AddPeer:
         vpn_ipv6=_packed(spec.vpn_ipv6),
         keepalive_interval_s=spec.keepalive_interval_s,
         keepalive_timeout_s=spec.keepalive_timeout_s,
+        tcp_mss_ipv4=spec.tcp_mss_ipv4,
+        tcp_mss_ipv6=spec.tcp_mss_ipv6,
     )
 
 
@@ -208,6 +210,8 @@ def _update_peer(peer_id: int, change: PeerChange) -> UpdatePeer:
         vpn_ipv6=unset if change.vpn_ipv6 is UNSET else _packed(change.vpn_ipv6),
         keepalive_interval_s=unset if change.keepalive_interval_s is UNSET else change.keepalive_interval_s,
         keepalive_timeout_s=unset if change.keepalive_timeout_s is UNSET else change.keepalive_timeout_s,
+        tcp_mss_ipv4=unset if change.tcp_mss_ipv4 is UNSET else change.tcp_mss_ipv4,
+        tcp_mss_ipv6=unset if change.tcp_mss_ipv6 is UNSET else change.tcp_mss_ipv6,
     )
 
 

@@ -36,7 +36,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSpec:
-    """A device to create. mtu 0: leave it (adopted TUN only). network_namespace: a path or empty."""
+    """A device to create. mtu 0: leave it (adopted TUN only). network_namespace: a path or empty.
+
+    tcp_mss: limit of the MSS option in bytes, 0 for none.
+    """
 
     name: str
     interface_name: str
@@ -45,6 +48,8 @@ class DeviceSpec:
     addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
     admin_up: bool = False
     network_namespace: str = ""
+    tcp_mss_ipv4: int = 0
+    tcp_mss_ipv6: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class DeviceChange:
     mtu: int | None = None
     addresses: tuple[IPv4Interface | IPv6Interface, ...] | None = None
     admin_up: bool | None = None
+    tcp_mss_ipv4: int | None = None
+    tcp_mss_ipv6: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class DeviceView:
     peer_count: int
     drops: dict[str, int]
     worker_pid: int
+    tcp_mss_ipv4: int = 0
+    tcp_mss_ipv6: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,7 @@ class SocketView:
 
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
-    """A peer to create. Keepalives in seconds, 0 for none."""
+    """A peer to create. Keepalives in seconds, 0 for none. tcp_mss: bytes, 0 for no limit, None for the device's."""
 
     device: str
     peer_id: int
@@ -112,6 +121,8 @@ class PeerSpec:
     vpn_ipv6: IPv6Address | None = None
     keepalive_interval_s: int = 0
     keepalive_timeout_s: int = 0
+    tcp_mss_ipv4: int | None = None
+    tcp_mss_ipv6: int | None = None
 
 
 @unique
@@ -134,6 +145,8 @@ class PeerChange:
     vpn_ipv6: IPv6Address | Unset | None = UNSET
     keepalive_interval_s: int | Unset = UNSET
     keepalive_timeout_s: int | Unset = UNSET
+    tcp_mss_ipv4: int | Unset | None = UNSET
+    tcp_mss_ipv6: int | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)

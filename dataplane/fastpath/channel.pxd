@@ -25,6 +25,7 @@ cdef class DataChannel:
     cdef Transmitter transmitter
     cdef Row device
     cdef object deadlines
+    cdef object mss
     # Takes one OpenVPN packet that came on a socket, and changes its bytes. On RECEIVED_PACKET `packet` is the IP
     # packet, inside `datagram`, and `peer` whose it is; then packets_delivered() or packets_dropped() is owed.
     cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,

@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from dataplane.datachannel.keepalive import Keepalive
 from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.datachannel.mss import MssLimits
 from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
 from dataplane.messages import (
     AddPeer,
@@ -28,6 +29,7 @@ from dataplane.messages import (
     RemoveSocket,
     Reply,
     Request,
+    SetTcpMss,
     Stop,
     SwapKeys,
     UpdatePeer,
@@ -36,7 +38,7 @@ from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, KeySlot, Mode
+from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, KeySlot, Mode
 from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
@@ -119,6 +121,8 @@ class _DeviceCommands:
                 self._add_socket(command.socket_id, *descriptors)
             case RemoveSocket():
                 self._path.remove_transport(self._transport(command.socket_id))
+            case SetTcpMss():
+                self._channel.set_device_mss(MssLimits(_mss(command.tcp_mss_ipv4), _mss(command.tcp_mss_ipv6)))
             case AddPeer():
                 self._add_peer(command)
             case UpdatePeer():
@@ -156,7 +160,9 @@ class _DeviceCommands:
             vpn_ipv6=_vpn_address(command.vpn_ipv6, 16),
             keepalive=Keepalive(_seconds(command.keepalive_interval_s), _seconds(command.keepalive_timeout_s)),
         )
+        own_mss = _own_mss(command.tcp_mss_ipv4), _own_mss(command.tcp_mss_ipv6)
         self._channel.add_peer(peer, time.monotonic_ns())
+        self._channel.set_mss(peer.peer_id, own_mss)
 
     def _update_peer(self, command: UpdatePeer) -> None:
         peer = self._channel.peer(command.peer_id)
@@ -170,6 +176,8 @@ class _DeviceCommands:
         interval_s, timeout_s = command.keepalive_interval_s, command.keepalive_timeout_s
         new_interval_s = peer.keepalive.interval_s if interval_s is UNSET else _seconds(interval_s)
         new_timeout_s = peer.keepalive.timeout_s if timeout_s is UNSET else _seconds(timeout_s)
+        mss_ipv4 = peer.own_mss[0] if command.tcp_mss_ipv4 is UNSET else _own_mss(command.tcp_mss_ipv4)
+        mss_ipv6 = peer.own_mss[1] if command.tcp_mss_ipv6 is UNSET else _own_mss(command.tcp_mss_ipv6)
 
         # Nothing after this can fail, so that an update is done whole or not at all.
         try:
@@ -177,6 +185,7 @@ class _DeviceCommands:
         except PeerExists as error:
             raise Refused("VPN_ADDRESS_IN_USE", str(error)) from error
         self._channel.set_remote(peer.peer_id, remote, local)
+        self._channel.set_mss(peer.peer_id, (mss_ipv4, mss_ipv6))
         if interval_s is not UNSET or timeout_s is not UNSET:
             self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
 
@@ -210,6 +219,14 @@ def _vpn_address(address: bytes | None, length: int) -> bytes | None:
 
 def _seconds(value: int) -> int:
     return _in_range("keepalive", value, 0, KEEPALIVE_MAX_S)
+
+
+def _own_mss(value: int | None) -> int | None:
+    return None if value is None else _mss(value)
+
+
+def _mss(value: int) -> int:
+    return _in_range("tcp_mss", value, 0, TCP_MSS_IPV4_MAX)
 
 
 def _in_range(name: str, value: int, lowest: int, highest: int) -> int:

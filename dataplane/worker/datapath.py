@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.keepalive import Keepalive
+from dataplane.datachannel.mss import MssLimits, OwnLimits
 from dataplane.messages import FromWorker
 from dataplane.transport.udp import UdpTransport
 from dataplane.vocabulary import DatapathKind, KeySlot, Mode
@@ -29,6 +30,7 @@ class Peer(Protocol):
     vpn_ipv4: bytes | None
     vpn_ipv6: bytes | None
     keepalive: Keepalive
+    own_mss: OwnLimits
 
 
 class DataChannel(Protocol):
@@ -51,6 +53,12 @@ class DataChannel(Protocol):
 
     def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:
         """Sets the VPN addresses of a peer. Raises UnknownPeer, PeerExists."""
+
+    def set_device_mss(self, limits: MssLimits) -> None:
+        """Sets the limits of the MSS option that hold for peers without their own."""
+
+    def set_mss(self, peer_id: int, own: OwnLimits) -> None:
+        """Sets the limits of the MSS option that a peer has of its own. Raises UnknownPeer."""
 
     def swap_keys(self, peer_id: int) -> None:
         """Exchanges the slots of a peer. Raises UnknownPeer."""

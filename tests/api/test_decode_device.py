@@ -34,8 +34,10 @@ def test_all_settings_are_taken() -> None:
         addresses=["10.8.0.1/24"],
         admin_up=True,
         network_namespace="/n",
+        tcp_mss_ipv4=88,
+        tcp_mss_ipv6=65475,
     )
-    assert spec == DeviceSpec("d", "tun0", Mode.P2P, 68, (IPv4Interface("10.8.0.1/24"),), True, "/n")
+    assert spec == DeviceSpec("d", "tun0", Mode.P2P, 68, (IPv4Interface("10.8.0.1/24"),), True, "/n", 88, 65475)
 
 
 def test_ipv6_addresses_are_read_in_any_form() -> None:
@@ -63,3 +65,11 @@ def test_a_change_holds_what_the_mask_names() -> None:
     request.update_mask.paths.extend(["mtu", "addresses"])
     every = DeviceChange(mtu=1500, addresses=(IPv4Interface("10.8.0.1/24"),), admin_up=True)
     assert decode_device.decode_change(request) == ("d", every)
+
+
+def test_a_change_may_take_a_limit_of_segments_away() -> None:
+    device = device_message(tcp_mss_ipv6=1380)
+    request = device_pb2.UpdateDeviceRequest(device=device, update_mask=FieldMask(paths=["tcp_mss_ipv4"]))
+    assert decode_device.decode_change(request) == ("d", DeviceChange(tcp_mss_ipv4=0))
+    request.update_mask.paths.append("tcp_mss_ipv6")
+    assert decode_device.decode_change(request) == ("d", DeviceChange(tcp_mss_ipv4=0, tcp_mss_ipv6=1380))

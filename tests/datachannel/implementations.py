@@ -12,6 +12,7 @@ from dataplane.datachannel.channel import DataChannel
 from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.ip_header import destination_of, source_of
 from dataplane.datachannel.key_slots import KeySlots
+from dataplane.datachannel.mss import MssLimits, clamped
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.replay_window import ReplayWindow
@@ -34,6 +35,7 @@ class Implementation:
     routing_table: type[RoutingTable[Any]]
     source_of: Callable[[bytes], bytes | None]
     destination_of: Callable[[bytes], bytes | None]
+    clamped: Callable[[bytes, MssLimits], bytes]
 
 
 def readable() -> Implementation:
@@ -51,6 +53,7 @@ def readable() -> Implementation:
         routing_table=RoutingTable,
         source_of=source_of,
         destination_of=destination_of,
+        clamped=clamped,
     )
 
 
@@ -73,4 +76,5 @@ def compiled() -> Implementation:
         routing_table=part("routing").TestedRoutingTable,
         source_of=part("ip_header").source,
         destination_of=part("ip_header").destination,
+        clamped=part("mss").clamped,
     )

@@ -17,6 +17,7 @@ from dataplane.messages import (
     InstallKey,
     RemovePeer,
     RemoveSocket,
+    SetTcpMss,
     SwapKeys,
     UpdatePeer,
 )
@@ -74,6 +75,9 @@ REFUSED: list[tuple[str, Command]] = [
     ("INTERNAL", add_peer(vpn_ipv6=bytes(4))),
     ("INTERNAL", add_peer(keepalive_interval_s=-1)),
     ("INTERNAL", UpdatePeer(1, keepalive_timeout_s=86401)),
+    ("INTERNAL", add_peer(tcp_mss_ipv4=-1)),
+    ("INTERNAL", UpdatePeer(1, tcp_mss_ipv6=65496)),
+    ("INTERNAL", SetTcpMss(65496, 0)),
     ("INTERNAL", DeleteKey(1, 2)),
     ("INTERNAL", bad_key(slot=2)),
     ("INTERNAL", bad_key(key_id=8)),
