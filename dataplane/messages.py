@@ -35,9 +35,11 @@ class AddSocket(msgspec.Struct, frozen=True, tag=True):
     """Serves a bound UDP socket under this number.
 
     Descriptors: the socket; perhaps a second one, its control outlet (see AdoptSocketRequest in socket.proto).
+    copy_dscp: packets get the DSCP of what they carry.
     """
 
     socket_id: int
+    copy_dscp: bool = False
 
 
 class RemoveSocket(msgspec.Struct, frozen=True, tag=True):

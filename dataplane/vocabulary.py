@@ -64,6 +64,15 @@ class DatapathKind(StrEnum):
 
 
 @unique
+class FragmentationPolicy(IntEnum):
+    """What happens to an outer packet that is longer than the path takes; see socket.proto."""
+
+    MAY_FRAGMENT = 1
+    PATH_MTU = 2
+    DONT_FRAGMENT = 3
+
+
+@unique
 class DelReason(IntEnum):
     """enum ovpn_del_peer_reason."""
 

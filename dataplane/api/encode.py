@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, socket_pb2
 
-from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_SLOTS, MODES
+from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, FRAGMENTATION_POLICIES, KEY_SLOTS, MODES
 from dataplane.engine.types import (
     DeviceCreated,
     DeviceDeleted,
@@ -60,6 +60,12 @@ def encode_socket(view: SocketView) -> socket_pb2.Socket:
         adopted=view.adopted,
         peer_count=view.peer_count,
         has_control_outlet=view.has_control_outlet,
+        mark=view.options.mark,
+        bind_to_interface=view.options.bind_to_interface,
+        receive_buffer_bytes=view.options.receive_buffer_bytes,
+        send_buffer_bytes=view.options.send_buffer_bytes,
+        copy_dscp=view.options.copy_dscp,
+        fragmentation=FRAGMENTATION_POLICIES[view.options.fragmentation],
     )
 
 

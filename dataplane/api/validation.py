@@ -31,6 +31,9 @@ MAX_ADDRESSES: Final = 64
 MAX_KEEPALIVE_SECONDS: Final = 86_400
 MAX_NAMESPACE_BYTES: Final = 255
 MAX_INTERFACE_INDEX: Final = 2**31 - 1
+MIN_BUFFER_BYTES: Final = 4096
+MAX_BUFFER_BYTES: Final = 2**30 - 1
+"""Linux doubles the size, gives no less than some KiB, and counts in an int (net/core/sock.c)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE = "1..63 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
@@ -141,6 +144,13 @@ def _read_tcp_mss(at: Violations, field: str, value: int, high: int) -> int:
     return value
 
 
+def read_buffer_bytes(at: Violations, field: str, value: int) -> int:
+    """Size of a socket's buffer, or 0 for the default."""
+    if value and not MIN_BUFFER_BYTES <= value <= MAX_BUFFER_BYTES:
+        at.add(field, f"must be 0 (the default) or {MIN_BUFFER_BYTES}..{MAX_BUFFER_BYTES}; is {value}")
+    return value
+
+
 def read_address(at: Violations, field: str, text: str) -> IPAddress | None:
     """IPv4 or IPv6 address; required. May be any kind of address."""
     if not text:
@@ -165,16 +175,16 @@ def read_transport_address(at: Violations, field: str, text: str) -> IPAddress |
     return address
 
 
-def read_bind_address(at: Violations, field: str, text: str) -> IPAddress | None:
-    """Address that a socket may be bound to; required."""
+def read_bind_address(at: Violations, field: str, text: str, *, has_interface: bool = False) -> IPAddress | None:
+    """Address that a socket may be bound to; required. has_interface: it is bound to an interface, too."""
     address = read_address(at, field, text)
     kind = _kind_but_unicast(address)
     if kind and kind != "unspecified":
         at.add(field, f"must be a unicast address or 0.0.0.0 or ::; {_shown(text)} is {kind}")
     elif isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         at.add(field, f"must not be v4-mapped: give {address.ipv4_mapped}")
-    elif isinstance(address, IPv6Address) and address.is_link_local:
-        at.add(field, "must not be link-local, which needs an interface to be bound: give :: or another address")
+    elif isinstance(address, IPv6Address) and address.is_link_local and not has_interface:
+        at.add(field, "must not be link-local without bind_to_interface: give that, or :: or another address")
     return address
 
 

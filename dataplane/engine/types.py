@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+from dataplane.transport.socket_options import NO_OPTIONS, SocketOptions
 from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
 
 IPAddress = IPv4Address | IPv6Address
@@ -92,6 +93,7 @@ class SocketSpec:
     port: int
     ipv6_only: bool
     network_namespace: str = ""
+    options: SocketOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class SocketView:
     adopted: bool
     peer_count: int
     has_control_outlet: bool
+    options: SocketOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

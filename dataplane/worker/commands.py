@@ -118,7 +118,7 @@ class _DeviceCommands:
     def do(self, command: Command, descriptors: Sequence[int]) -> None:
         match command:
             case AddSocket():
-                self._add_socket(command.socket_id, *descriptors)
+                self._add_socket(command, *descriptors)
             case RemoveSocket():
                 self._path.remove_transport(self._transport(command.socket_id))
             case SetTcpMss():
@@ -142,10 +142,10 @@ class _DeviceCommands:
             raise Refused("SOCKET_NOT_FOUND", f"no socket {socket_id}")
         return transport
 
-    def _add_socket(self, socket_id: int, fd: int, control_fd: int | None = None) -> None:
-        if self._path.transport(socket_id) is not None:
-            raise Refused("SOCKET_EXISTS", f"socket {socket_id} is there already")
-        self._path.add_transport(UdpTransport(socket_id, fd, control_fd))
+    def _add_socket(self, command: AddSocket, fd: int, control_fd: int | None = None) -> None:
+        if self._path.transport(command.socket_id) is not None:
+            raise Refused("SOCKET_EXISTS", f"socket {command.socket_id} is there already")
+        self._path.add_transport(UdpTransport(command.socket_id, fd, control_fd, copy_dscp=command.copy_dscp))
 
     def _add_peer(self, command: AddPeer) -> None:
         transport = self._transport(command.socket_id)

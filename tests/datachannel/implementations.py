@@ -10,7 +10,7 @@ from typing import Any
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel
 from dataplane.datachannel.datagram import SockAddr
-from dataplane.datachannel.ip_header import destination_of, source_of
+from dataplane.datachannel.ip_header import destination_of, dscp_of, source_of
 from dataplane.datachannel.key_slots import KeySlots
 from dataplane.datachannel.mss import MssLimits, clamped
 from dataplane.datachannel.peer import Peer
@@ -36,6 +36,7 @@ class Implementation:
     source_of: Callable[[bytes], bytes | None]
     destination_of: Callable[[bytes], bytes | None]
     clamped: Callable[[bytes, MssLimits], bytes]
+    dscp_of: Callable[[bytes], int]
 
 
 def readable() -> Implementation:
@@ -54,6 +55,7 @@ def readable() -> Implementation:
         source_of=source_of,
         destination_of=destination_of,
         clamped=clamped,
+        dscp_of=dscp_of,
     )
 
 
@@ -77,4 +79,5 @@ def compiled() -> Implementation:
         source_of=part("ip_header").source,
         destination_of=part("ip_header").destination,
         clamped=part("mss").clamped,
+        dscp_of=part("ip_header").dscp,
     )
