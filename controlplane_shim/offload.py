@@ -48,12 +48,16 @@ from controlplane_shim.udp_split import UnsuitableSocketError, udp_socket
 class Offload:
     """The data channel of one OpenVPN. For one thread."""
 
-    def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger) -> None:
-        """ring: called when take_deletions() has something to give or to do, or `fatal` has changed."""
+    def __init__(self, link: Link, ring: Callable[[], None], log: FilteringBoundLogger, mss: int = 0) -> None:
+        """ring: called when take_deletions() has something to give or to do, or `fatal` has changed.
+
+        mss: what TCP over IPv4 inside the tunnel is lowered to, in bytes; 0: left alone.
+        """
         self._link = link
         self._dataplane = link.dataplane
         self._holdings = Holdings(link, ring, log)
         self._swaps = PendingSwaps(ring)
+        self._mss = mss
         self._log = log
 
     @property
@@ -120,7 +124,7 @@ class Offload:
                 return Done()
 
     def _new_link(self, operation: NewLink, family: Family) -> Outcome:
-        device = make_device(self._link, operation, family)
+        device = make_device(self._link, operation, family, self._mss)
         self._holdings.add(device)
         self._log.info("device created", device=device.name, multipeer=device.multipeer)
         return Done()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Address, ip_address, ip_interface
+from pathlib import Path
 
 import pytest
 
@@ -60,15 +61,21 @@ def test_peer_floats_from_one_socket_to_another_of_the_other_family(device: Devi
     assert far.hear().endswith(b"answer")
 
 
+def expect_no_duplicates(namespace: str, interface: str) -> None:
+    """Spares an interface the seconds in which it looks for others with its address."""
+    path = Path(f"/proc/sys/net/ipv6/conf/{interface}/accept_dad")
+    in_network_namespace(namespace, lambda: path.write_text("0"))
+
+
 @contextmanager
 def neighbours() -> Iterator[tuple[str, str]]:
     """Two namespaces beside that of the device, joined by a veth pair with addresses of both families."""
     with fresh_namespace() as near, fresh_namespace() as far:
         add_veth((near, far))
         for path, name, number in ((near, "veth0", 1), (far, "veth1", 2)):
+            expect_no_duplicates(path, name)
             enable_ipv6(path, name)
-            addresses = [IPv4Interface(f"192.0.2.{number}/24"), IPv6Interface(f"fe80::{number}/64")]
-            set_link(name, path, addresses=addresses)
+            set_link(name, path, addresses=[IPv4Interface(f"192.0.2.{number}/24"), ip_interface(f"fe80::{number}/64")])
             wait_for_addresses(path)
         yield near, far
 
