@@ -24,6 +24,7 @@ The exit code is the program's, and a signal that kills the program kills ovpn-s
 70 the supervisor died, 75 the data plane was lost, 78 a wrong option, 126 and 127 the program could not be executed.
 """
 _EXIT_USAGE = 64  # EX_USAGE of sysexits.h
+_MSS_MIN, _MSS_MAX = 108, 65495  # what is left of it over IPv6 must be as the data plane takes it, too
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -46,6 +47,7 @@ def supervisor_command(options: argparse.Namespace) -> list[str]:
         "handoff": options.handoff,
         "log-level": options.log_level,
         "log-file": options.log_file,
+        "mss": options.mss or None,
     }
     return command + [f"--{name}={value}" for name, value in given.items() if value is not None]
 
@@ -75,6 +77,13 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _mss(text: str) -> int:
+    value = int(text)
+    if value and not _MSS_MIN <= value <= _MSS_MAX:
+        raise argparse.ArgumentTypeError(f"must be 0 or {_MSS_MIN}..{_MSS_MAX}; is {value}")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("ovpn-shim", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
@@ -96,6 +105,14 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("OVPN_SHIM_HANDOFF"),
         metavar="PATH",
         help="its hand-off socket (environment: OVPN_SHIM_HANDOFF; default: the one that the target names)",
+    )
+    run.add_argument(
+        "--mss",
+        type=_mss,
+        default=os.environ.get("OVPN_SHIM_MSS", "0"),
+        metavar="BYTES",
+        help="lower the MSS of TCP inside the tunnel to BYTES over IPv4, BYTES - 20 over IPv6, as mssfix does without"
+        " offload (environment: OVPN_SHIM_MSS; default: 0, left alone)",
     )
     run.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="default: %(default)s")
     run.add_argument(

@@ -39,7 +39,7 @@ class InterfaceRefusedError(Exception):
         self.errno = errno
 
 
-def make_device(link: Link, operation: NewLink, family: Family) -> Device:
+def make_device(link: Link, operation: NewLink, family: Family, mss: int = 0) -> Device:
     """Makes a TUN interface in the shim's network namespace and a device of it; its event stream is followed.
 
     Raises InterfaceRefusedError or DataPlaneError; then there is neither interface nor device.
@@ -54,7 +54,7 @@ def make_device(link: Link, operation: NewLink, family: Family) -> Device:
         ifindex = socket.if_nametoindex(operation.name)
         name = _device_name(operation.name, ifindex)
         try:
-            _create_device(link, operation, name, tun)
+            _create_device(link, operation, name, tun, mss)
             stream = link.feed.follow(name, DEADLINE_SECONDS).stream
         except DataPlaneError:
             # The data plane may still hold the descriptor; without the interface it deletes what it made of it.
@@ -117,15 +117,15 @@ def _put_back(caller: Caller, number: int, openvpn: socket.socket) -> None:
         caller.replace_fd(number, openvpn.fileno())
 
 
-def _create_device(link: Link, operation: NewLink, name: str, tun: int) -> None:
+def _create_device(link: Link, operation: NewLink, name: str, tun: int, mss: int) -> None:
     try:
-        link.dataplane.create_device(rpc.create_device(operation, name, link.handoff.hand_over(tun)))
+        link.dataplane.create_device(rpc.create_device(operation, name, link.handoff.hand_over(tun), mss))
     except DataPlaneError as error:
         if error.reason != "DEVICE_EXISTS":
             raise
         # It is an earlier one of this interface name, whose interface is gone: the data plane is about to notice.
         link.dataplane.delete_device(name)
-        link.dataplane.create_device(rpc.create_device(operation, name, link.handoff.hand_over(tun)))
+        link.dataplane.create_device(rpc.create_device(operation, name, link.handoff.hand_over(tun), mss))
 
 
 def _device_name(interface: str, ifindex: int) -> str:

@@ -26,8 +26,11 @@ from controlplane_shim.supervisor.unicast import Unicaster
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIGURATION = 78  # EX_CONFIG
 
-OpenSession = Callable[[str, str | None, FilteringBoundLogger], NetlinkHandler]
-"""Takes target, hand-off socket (None: ask the target) and log. Raises ValueError or OSError for what cannot work."""
+OpenSession = Callable[[str, str | None, FilteringBoundLogger, int], NetlinkHandler]
+"""Takes target, hand-off socket (None: ask the target), log and MSS (0: left alone).
+
+Raises ValueError or OSError for what cannot work.
+"""
 
 # Beside what the front has blocked already: the terminal's stops are meant for the program alone.
 _BLOCKED = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, *SIGNALS)
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str], open_session: OpenSession | None = None) -> i
         log = logs.open_log(options.log_level, options.log_file)
         opener = open_session or _data_plane_session()  # imports much, while the launcher gets ready
         supervision = program.receive_supervision()
-        handler = None if supervision.listener is None else opener(options.target, options.handoff, log)
+        handler = None if supervision.listener is None else opener(options.target, options.handoff, log, options.mss)
     except LauncherDied:
         lifeline.send(Ended(EXIT_FAULT, text="the program could not be launched"))
         return EXIT_FAULT
@@ -126,4 +129,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handoff")
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--log-file", type=Path)
+    parser.add_argument("--mss", type=int, default=0)
     return parser

@@ -52,13 +52,17 @@ from controlplane_shim.translate import rpc
 class Offload:
     """The data channel of one OpenVPN. For one thread."""
 
-    def __init__(self, link: Link, bell: Bell, log: FilteringBoundLogger) -> None:
-        """bell: rung when take_notices() has something to give or to do, or `fatal` has changed."""
+    def __init__(self, link: Link, bell: Bell, log: FilteringBoundLogger, mss: int = 0) -> None:
+        """bell: rung when take_notices() has something to give or to do, or `fatal` has changed.
+
+        mss: what TCP over IPv4 inside the tunnel is lowered to, in bytes; 0: left alone.
+        """
         self._link = link
         self._dataplane = link.dataplane
         self._holdings = Holdings(link, bell, log)
         self._bell = bell
         self._swaps = PendingSwaps(bell.ring)
+        self._mss = mss
         self._log = log
 
     @property
@@ -133,7 +137,7 @@ class Offload:
                 return self._dump_peers(operation)
 
     def _new_link(self, operation: NewLink, family: Family) -> Outcome:
-        device = make_device(self._link, operation, family)
+        device = make_device(self._link, operation, family, self._mss)
         self._holdings.add(device)
         self._log.info("device created", device=device.name, multipeer=device.multipeer)
         return Done()

@@ -43,24 +43,30 @@ _NO_OFFLOAD: Final = Failed(ENOENT, "no data channel offload")
 """What a kernel without the driver says to a message of a family; to a new link it says EOPNOTSUPP."""
 
 
-def open_session(target: str, handoff: str | None, log: FilteringBoundLogger) -> NetlinkHandler:
+def open_session(target: str, handoff: str | None, log: FilteringBoundLogger, mss: int = 0) -> NetlinkHandler:
     """A session with the daemon at the gRPC address `target`. Returns at once, whether or not there is a daemon.
 
-    handoff: path of the daemon's hand-off socket, None to ask the daemon for it.
+    handoff: path of the daemon's hand-off socket, None to ask the daemon for it. mss: see Offload.
     """
-    return Session(DaemonConnector(target, handoff), log)
+    return Session(DaemonConnector(target, handoff), log, mss=mss)
 
 
 class Session:
     """NetlinkHandler over a data plane."""
 
     def __init__(
-        self, connector: Connector, log: FilteringBoundLogger, now: Callable[[], float] = time.monotonic
+        self,
+        connector: Connector,
+        log: FilteringBoundLogger,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        mss: int = 0,
     ) -> None:
-        """now: seconds on any clock that never goes back."""
+        """now: seconds on any clock that never goes back. mss: see Offload."""
         self._connector = connector
         self._log = log
         self._now = now
+        self._mss = mss
         self._translator = Translator()
         self._bell = Bell()
         self._members: dict[tuple[int, Family], None] = {}
@@ -202,4 +208,4 @@ class Session:
             self._retest_at = self._now() + RETEST_SECONDS
         else:
             self._log.info("data channel offload is offered to OpenVPN")
-            self._offload = Offload(link, self._bell, self._log)
+            self._offload = Offload(link, self._bell, self._log, self._mss)

@@ -64,9 +64,11 @@ class AddSocket(msgspec.Struct, frozen=True, tag=True):
     """Serves a bound UDP socket under this number.
 
     Descriptors: the socket; perhaps a second one, its control outlet (see AdoptSocketRequest in socket.proto).
+    copy_dscp: packets get the DSCP of what they carry.
     """
 
     socket_id: int
+    copy_dscp: bool = False
 
 
 class RemoveSocket(msgspec.Struct, frozen=True, tag=True):
@@ -75,11 +77,19 @@ class RemoveSocket(msgspec.Struct, frozen=True, tag=True):
     socket_id: int
 
 
+class SetTcpMss(msgspec.Struct, frozen=True, tag=True):
+    """Sets the device's limits of the MSS option in bytes, 0 for none; they hold for peers without their own."""
+
+    tcp_mss_ipv4: int = 0
+    tcp_mss_ipv6: int = 0
+
+
 class AddPeer(msgspec.Struct, frozen=True, tag=True):
     """Adds a peer whose counters go to row `row` (1..rows-1, zeroed by the daemon) of the page.
 
     `uid` tells this peer from others with the same peer_id. local and the vpn addresses are 4 or 16
-    bytes or None. Keepalives in seconds, 0 for none. tx_id: None for peer_id.
+    bytes or None. Keepalives in seconds, 0 for none. tx_id: None for peer_id. The limits of the MSS option in bytes, 0
+    for none, None for the device's.
     """
 
     peer_id: int
@@ -93,6 +103,8 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
     keepalive_interval_s: int = 0
     keepalive_timeout_s: int = 0
     tx_id: int | None = None
+    tcp_mss_ipv4: int | None = None
+    tcp_mss_ipv6: int | None = None
 
 
 class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
@@ -106,6 +118,8 @@ class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
     keepalive_interval_s: int | msgspec.UnsetType = msgspec.UNSET
     keepalive_timeout_s: int | msgspec.UnsetType = msgspec.UNSET
     tx_id: int | msgspec.UnsetType | None = msgspec.UNSET
+    tcp_mss_ipv4: int | msgspec.UnsetType | None = msgspec.UNSET
+    tcp_mss_ipv6: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class RemovePeer(msgspec.Struct, frozen=True, tag=True):
@@ -160,6 +174,7 @@ Command = (
     | SwapKeys
     | DeleteKey
     | Stop
+    | SetTcpMss
 )
 
 

@@ -17,6 +17,12 @@ MTU_MAX: Final = 65463
 MTU_DEFAULT: Final = 1428
 """Bounds and default of a device's MTU in bytes, as ovpn-dco's."""
 
+TCP_MSS_MIN: Final = 88
+"""Bytes of payload that Linux sends in a segment at least (TCP_MIN_MSS of <net/tcp.h>), unless it has no more."""
+TCP_MSS_IPV4_MAX: Final = 65535 - 40
+TCP_MSS_IPV6_MAX: Final = 65535 - 60
+"""The longest packet less its headers without options (RFC 6691)."""
+
 
 @unique
 class Mode(IntEnum):
@@ -79,6 +85,15 @@ class RouteTarget(IntEnum):
     """To the host: packets of the device find no peer there, those of a peer are for the device."""
     EVERYONE = -3
     """To all peers."""
+
+
+@unique
+class FragmentationPolicy(IntEnum):
+    """What happens to an outer packet that is longer than the path takes; see socket.proto."""
+
+    MAY_FRAGMENT = 1
+    PATH_MTU = 2
+    DONT_FRAGMENT = 3
 
 
 @unique

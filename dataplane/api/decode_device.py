@@ -20,7 +20,8 @@ from dataplane.engine.types import DeviceChange, DeviceSpec
 from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN, Mode
 
 _MP_SWITCHES: Final = ("client_to_client", "forward_multicast", "follow_kernel_routes")
-_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up", "skip_source_check", *_MP_SWITCHES)
+_TCP_MSS: Final = ("tcp_mss_ipv4", "tcp_mss_ipv6")
+_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up", "skip_source_check", *_MP_SWITCHES, *_TCP_MSS)
 _IPV6_MTU_MIN: Final = 1280
 """RFC 8200, section 5; Linux takes no IPv6 address on an interface with less."""
 
@@ -45,6 +46,8 @@ def decode_creation(request: device_pb2.CreateDeviceRequest) -> DeviceSpec:
         _check_mtu(at, mtu, addresses)
     network_namespace = validation.read_namespace(at, "network_namespace", device.network_namespace)
     _check_switches(at, device, mode, _MP_SWITCHES)
+    tcp_mss_ipv4 = validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", device.tcp_mss_ipv4)
+    tcp_mss_ipv6 = validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", device.tcp_mss_ipv6)
     found.raise_if_any()
     assert mode is not None
     return DeviceSpec(
@@ -59,6 +62,8 @@ def decode_creation(request: device_pb2.CreateDeviceRequest) -> DeviceSpec:
         client_to_client=device.client_to_client,
         forward_multicast=device.forward_multicast,
         follow_kernel_routes=device.follow_kernel_routes,
+        tcp_mss_ipv4=tcp_mss_ipv4,
+        tcp_mss_ipv6=tcp_mss_ipv6,
     )
 
 
@@ -72,6 +77,10 @@ def decode_change(request: device_pb2.UpdateDeviceRequest, mode: Mode | None) ->
     if "mtu" in paths:
         _check_mtu(at, device.mtu, addresses or ())
     _check_switches(at, device, mode, paths)
+    if "tcp_mss_ipv4" in paths:
+        validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", device.tcp_mss_ipv4)
+    if "tcp_mss_ipv6" in paths:
+        validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", device.tcp_mss_ipv6)
     found.raise_if_any()
     return name, DeviceChange(
         mtu=device.mtu if "mtu" in paths else None,
@@ -81,6 +90,8 @@ def decode_change(request: device_pb2.UpdateDeviceRequest, mode: Mode | None) ->
         client_to_client=device.client_to_client if "client_to_client" in paths else None,
         forward_multicast=device.forward_multicast if "forward_multicast" in paths else None,
         follow_kernel_routes=device.follow_kernel_routes if "follow_kernel_routes" in paths else None,
+        tcp_mss_ipv4=device.tcp_mss_ipv4 if "tcp_mss_ipv4" in paths else None,
+        tcp_mss_ipv6=device.tcp_mss_ipv6 if "tcp_mss_ipv6" in paths else None,
     )
 
 

@@ -27,6 +27,8 @@ _UPDATE_PATHS: Final = (
     "keepalive_timeout",
     "tx_id",
     "routes",
+    "tcp_mss_ipv4",
+    "tcp_mss_ipv6",
 )
 
 
@@ -47,6 +49,8 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
     keepalive_timeout_s = _read_keepalive(at, peer, "keepalive_timeout")
     tx_id = _read_tx_id(at, peer)
     routes = _read_routes(at, peer, mode)
+    tcp_mss_ipv4 = _read_tcp_mss_ipv4(at, peer)
+    tcp_mss_ipv6 = _read_tcp_mss_ipv6(at, peer)
     found.raise_if_any()
     assert remote is not None
     return PeerSpec(
@@ -61,6 +65,8 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
         keepalive_timeout_s=keepalive_timeout_s,
         tx_id=tx_id,
         routes=routes,
+        tcp_mss_ipv4=tcp_mss_ipv4,
+        tcp_mss_ipv6=tcp_mss_ipv6,
     )
 
 
@@ -81,6 +87,8 @@ def decode_change(
     timeout_s = _read_keepalive(at, peer, "keepalive_timeout") if "keepalive_timeout" in paths else UNSET
     tx_id = _read_tx_id(at, peer) if "tx_id" in paths else UNSET
     routes = _read_routes(at, peer, mode) if "routes" in paths else UNSET
+    tcp_mss_ipv4 = _read_tcp_mss_ipv4(at, peer) if "tcp_mss_ipv4" in paths else UNSET
+    tcp_mss_ipv6 = _read_tcp_mss_ipv6(at, peer) if "tcp_mss_ipv6" in paths else UNSET
     if current is not None and paths & {"remote", "local_address"}:
         _check_families(
             at,
@@ -96,8 +104,19 @@ def decode_change(
         )
     found.raise_if_any()
     assert remote is not None
-    keepalives = (interval_s, timeout_s)
-    return device, peer_id, PeerChange(remote, local_address, vpn_ipv4, vpn_ipv6, *keepalives, tx_id, routes)
+    change = PeerChange(
+        remote,
+        local_address,
+        vpn_ipv4,
+        vpn_ipv6,
+        interval_s,
+        timeout_s,
+        tx_id=tx_id,
+        routes=routes,
+        tcp_mss_ipv4=tcp_mss_ipv4,
+        tcp_mss_ipv6=tcp_mss_ipv6,
+    )
+    return device, peer_id, change
 
 
 def decode_reference(
@@ -162,6 +181,18 @@ def _read_routes(at: Violations, peer: peer_pb2.Peer, mode: Mode | None) -> tupl
         at.add("routes", "must be empty on a P2P device: all packets go to its one peer")
         return ()
     return validation.read_networks(at, "routes", peer.routes)
+
+
+def _read_tcp_mss_ipv4(at: Violations, peer: peer_pb2.Peer) -> int | None:
+    if not peer.HasField("tcp_mss_ipv4"):
+        return None
+    return validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", peer.tcp_mss_ipv4)
+
+
+def _read_tcp_mss_ipv6(at: Violations, peer: peer_pb2.Peer) -> int | None:
+    if not peer.HasField("tcp_mss_ipv6"):
+        return None
+    return validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", peer.tcp_mss_ipv6)
 
 
 def _check_families(at: Violations, remote: Endpoint | None, local_address: IPAddress | None) -> None:

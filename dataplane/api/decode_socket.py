@@ -11,9 +11,12 @@ from typing import Final
 from ovpn.dataplane.v1 import socket_pb2
 
 from dataplane.api import validation
+from dataplane.api.enums import FRAGMENTATION_POLICIES
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
 from dataplane.engine.types import SocketSpec
+from dataplane.transport.socket_options import SocketOptions
+from dataplane.vocabulary import FragmentationPolicy
 
 MAX_PORT: Final = 65535
 
@@ -24,14 +27,38 @@ def decode_creation(request: socket_pb2.CreateSocketRequest) -> SocketSpec:
     at, socket = found.under("socket"), request.socket
     device = validation.read_name(at, "device", socket.device)
     name = validation.read_name(at, "name", socket.name)
-    address = validation.read_bind_address(at, "address", socket.address)
+    address = validation.read_bind_address(at, "address", socket.address, has_interface=bool(socket.bind_to_interface))
     port = validation.read_number(at, "port", socket.port, 0, MAX_PORT)
     if socket.ipv6_only and address is not None and address.version == 4:
         at.add("ipv6_only", "must be false with an IPv4 address")
     network_namespace = validation.read_namespace(found, "network_namespace", request.network_namespace)
+    options = _read_options(at, socket)
     found.raise_if_any()
     assert address is not None
-    return SocketSpec(device, name, address, port, socket.ipv6_only, network_namespace)
+    return SocketSpec(device, name, address, port, socket.ipv6_only, network_namespace, options)
+
+
+def _read_options(at: Violations, socket: socket_pb2.Socket) -> SocketOptions:
+    fragmentation: FragmentationPolicy | None = FragmentationPolicy.MAY_FRAGMENT
+    if socket.fragmentation:
+        fragmentation = validation.read_enum(
+            at,
+            "fragmentation",
+            socket.fragmentation,
+            FRAGMENTATION_POLICIES,
+            socket_pb2.FragmentationPolicy.Name,
+        )
+    interface = socket.bind_to_interface
+    if interface:
+        validation.read_interface_name(at, "bind_to_interface", interface, "")
+    return SocketOptions(
+        mark=socket.mark,
+        bind_to_interface=interface,
+        receive_buffer_bytes=validation.read_buffer_bytes(at, "receive_buffer_bytes", socket.receive_buffer_bytes),
+        send_buffer_bytes=validation.read_buffer_bytes(at, "send_buffer_bytes", socket.send_buffer_bytes),
+        copy_dscp=socket.copy_dscp,
+        fragmentation=fragmentation or FragmentationPolicy.MAY_FRAGMENT,
+    )
 
 
 def decode_adoption(request: socket_pb2.AdoptSocketRequest) -> tuple[str, str, str, str]:

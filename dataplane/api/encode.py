@@ -11,7 +11,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, socket_pb2
 
-from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_LIMITS, KEY_SLOTS, MODES
+from dataplane.api.enums import (
+    CIPHERS,
+    DEL_REASONS,
+    DEVICE_STATES,
+    FRAGMENTATION_POLICIES,
+    KEY_LIMITS,
+    KEY_SLOTS,
+    MODES,
+)
 from dataplane.engine.types import (
     DeviceCreated,
     DeviceDeleted,
@@ -49,6 +57,8 @@ def encode_device(view: DeviceView) -> device_pb2.Device:
         client_to_client=view.client_to_client,
         forward_multicast=view.forward_multicast,
         follow_kernel_routes=view.follow_kernel_routes,
+        tcp_mss_ipv4=view.tcp_mss_ipv4,
+        tcp_mss_ipv6=view.tcp_mss_ipv6,
     )
 
 
@@ -63,6 +73,12 @@ def encode_socket(view: SocketView) -> socket_pb2.Socket:
         adopted=view.adopted,
         peer_count=view.peer_count,
         has_control_outlet=view.has_control_outlet,
+        mark=view.options.mark,
+        bind_to_interface=view.options.bind_to_interface,
+        receive_buffer_bytes=view.options.receive_buffer_bytes,
+        send_buffer_bytes=view.options.send_buffer_bytes,
+        copy_dscp=view.options.copy_dscp,
+        fragmentation=FRAGMENTATION_POLICIES[view.options.fragmentation],
     )
 
 
@@ -86,6 +102,8 @@ def encode_peer(view: PeerView) -> peer_pb2.Peer:
         last_send_time=_timestamp(view.last_send_time_ns),
         tx_id=spec.peer_id if spec.tx_id is None else spec.tx_id,
         routes=map(str, spec.routes),
+        tcp_mss_ipv4=spec.tcp_mss_ipv4,
+        tcp_mss_ipv6=spec.tcp_mss_ipv6,
     )
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, server_pb2
+from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, server_pb2, socket_pb2
 
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeyLimit, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DatapathKind, DelReason, FragmentationPolicy, KeyLimit, KeySlot, Mode
 
 MODES: Final = {
     Mode.P2P: common_pb2.DEVICE_MODE_P2P,
@@ -45,6 +45,11 @@ DEVICE_STATES: Final = {
 DATAPATH_KINDS: Final = {
     DatapathKind.PYTHON: server_pb2.DATAPATH_KIND_PYTHON,
     DatapathKind.COMPILED: server_pb2.DATAPATH_KIND_COMPILED,
+}
+FRAGMENTATION_POLICIES: Final = {
+    FragmentationPolicy.MAY_FRAGMENT: socket_pb2.FRAGMENTATION_POLICY_MAY_FRAGMENT,
+    FragmentationPolicy.PATH_MTU: socket_pb2.FRAGMENTATION_POLICY_PATH_MTU,
+    FragmentationPolicy.DONT_FRAGMENT: socket_pb2.FRAGMENTATION_POLICY_DONT_FRAGMENT,
 }
 LOG_LEVELS: Final = {
     LogLevel.DEBUG: server_pb2.LOG_LEVEL_DEBUG,

@@ -26,13 +26,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from dataplane.api.violations import Violations
 from dataplane.engine.types import IPAddress, IPNetwork
-from dataplane.vocabulary import PEER_ID_UNDEF
+from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, TCP_MSS_IPV6_MAX, TCP_MSS_MIN
 
 MAX_ADDRESSES: Final = 64
 MAX_NETWORKS: Final = 256
 MAX_KEEPALIVE_SECONDS: Final = 86_400
 MAX_NAMESPACE_BYTES: Final = 255
 MAX_INTERFACE_INDEX: Final = 2**31 - 1
+MIN_BUFFER_BYTES: Final = 4096
+MAX_BUFFER_BYTES: Final = 2**30 - 1
+"""Linux doubles the size, gives no less than some KiB, and counts in an int (net/core/sock.c)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE = "1..63 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
@@ -127,6 +130,29 @@ def read_whole_seconds(at: Violations, field: str, value: Duration) -> int:
     return value.seconds
 
 
+def read_tcp_mss_ipv4(at: Violations, field: str, value: int) -> int:
+    """Limit of the MSS option over IPv4, or 0 for none."""
+    return _read_tcp_mss(at, field, value, TCP_MSS_IPV4_MAX)
+
+
+def read_tcp_mss_ipv6(at: Violations, field: str, value: int) -> int:
+    """Limit of the MSS option over IPv6, or 0 for none."""
+    return _read_tcp_mss(at, field, value, TCP_MSS_IPV6_MAX)
+
+
+def _read_tcp_mss(at: Violations, field: str, value: int, high: int) -> int:
+    if value and not TCP_MSS_MIN <= value <= high:
+        at.add(field, f"must be 0 (segments are left alone) or {TCP_MSS_MIN}..{high}; is {value}")
+    return value
+
+
+def read_buffer_bytes(at: Violations, field: str, value: int) -> int:
+    """Size of a socket's buffer, or 0 for the default."""
+    if value and not MIN_BUFFER_BYTES <= value <= MAX_BUFFER_BYTES:
+        at.add(field, f"must be 0 (the default) or {MIN_BUFFER_BYTES}..{MAX_BUFFER_BYTES}; is {value}")
+    return value
+
+
 def read_address(at: Violations, field: str, text: str) -> IPAddress | None:
     """IPv4 or IPv6 address; required. May be any kind of address."""
     if not text:
@@ -151,16 +177,16 @@ def read_transport_address(at: Violations, field: str, text: str) -> IPAddress |
     return address
 
 
-def read_bind_address(at: Violations, field: str, text: str) -> IPAddress | None:
-    """Address that a socket may be bound to; required."""
+def read_bind_address(at: Violations, field: str, text: str, *, has_interface: bool = False) -> IPAddress | None:
+    """Address that a socket may be bound to; required. has_interface: it is bound to an interface, too."""
     address = read_address(at, field, text)
     kind = _kind_but_unicast(address)
     if kind and kind != "unspecified":
         at.add(field, f"must be a unicast address or 0.0.0.0 or ::; {_shown(text)} is {kind}")
     elif isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         at.add(field, f"must not be v4-mapped: give {address.ipv4_mapped}")
-    elif isinstance(address, IPv6Address) and address.is_link_local:
-        at.add(field, "must not be link-local, which needs an interface to be bound: give :: or another address")
+    elif isinstance(address, IPv6Address) and address.is_link_local and not has_interface:
+        at.add(field, "must not be link-local without bind_to_interface: give that, or :: or another address")
     return address
 
 

@@ -1,8 +1,8 @@
 """A data key: seals and opens DATA_V2 packets, and counts the packet-ids of both directions.
 
 Knows the AEAD ciphers, the nonce and its uniqueness: a packet-id is used up before it is used, and after 0xFFFFFFFF, or
-where its cipher may be used no more (key_limits.py), the key seals no more. Must not know peers, slots or what a payload
-means. Layout: wire.py.
+where its cipher may be used no more (key_limits.py), the key seals no more. Must not know peers, slots or what a
+payload means. Layout: wire.py.
 """
 
 from __future__ import annotations

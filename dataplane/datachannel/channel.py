@@ -17,6 +17,7 @@ from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.deadlines import Deadlines
 from dataplane.datachannel.early_packets import EarlyPackets
+from dataplane.datachannel.mss import MssLimits, OwnLimits, limits_of
 from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, KeyLimitNear, PeerExists, Timers, UnknownPeer
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
@@ -53,6 +54,7 @@ class DataChannel:
         "_device_row",
         "_early",
         "_events",
+        "_mss",
         "_peers",
         "_receiver",
         "_relay",
@@ -66,6 +68,7 @@ class DataChannel:
         self._device_row = device_row
         self._events: dict[Event, None] = {}  # each at most once, in order
         self._early = EarlyPackets()
+        self._mss = MssLimits()
         self._receiver = Receiver(self._peers, self._early, device_row, self._events)
         self._transmitter = Transmitter(self._peers, device_row, self._events)
         self._relay = Relay(self._peers, self._transmitter)
@@ -93,6 +96,7 @@ class DataChannel:
         Raises PeerExists: in MP mode if its peer_id or a VPN address of it is in use, in P2P mode if there is any peer.
         """
         self._peers.add(peer)
+        peer.mss = limits_of(peer.own_mss, self._mss)
         peer.keepalive.restart(now_ns)
         self._arm(peer)
 
@@ -124,6 +128,18 @@ class DataChannel:
     def set_tx_id(self, peer_id: int, tx_id: int | None) -> None:
         """Sets the peer-id on packets to a peer, 0..0xFFFFFE; None: its own. Raises UnknownPeer."""
         self._peers.get(peer_id).tx_id = tx_id
+
+    def set_device_mss(self, limits: MssLimits) -> None:
+        """Sets the limits of the MSS option that hold for peers without their own."""
+        self._mss = limits
+        for peer in self._peers.by_id.values():
+            peer.mss = limits_of(peer.own_mss, limits)
+
+    def set_mss(self, peer_id: int, own: OwnLimits) -> None:
+        """Sets the limits of the MSS option that a peer has of its own. Raises UnknownPeer."""
+        peer = self._peers.get(peer_id)
+        peer.own_mss = own
+        peer.mss = limits_of(own, self._mss)
 
     def install_key(self, peer_id: int, slot: KeySlot, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
         """Puts a key into a slot, in place of the one there. Raises UnknownPeer.

@@ -13,6 +13,7 @@ from typing import Final
 from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.keepalive import Keepalive
 from dataplane.datachannel.key_slots import KeySlots
+from dataplane.datachannel.mss import MssLimits, OwnLimits
 from dataplane.vocabulary import Column, DropReason
 
 _DROPS: Final = int(Column.DROPS)
@@ -24,7 +25,8 @@ class Peer:
 
     local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
     packed addresses inside the tunnel. row is its statistics row (vocabulary.Column). tx_id is the peer-id on packets
-    to it, which its end may know by another number (None: peer_id).
+    to it, which its end may know by another number (None: peer_id). own_mss are its own limits of the MSS option, mss
+    those that hold for it.
     """
 
     peer_id: int
@@ -38,6 +40,8 @@ class Peer:
     keepalive: Keepalive = field(default_factory=Keepalive)
     tx_id: int | None = None
     keys: KeySlots = field(init=False, repr=False)
+    own_mss: OwnLimits = field(init=False, repr=False, default=(None, None))
+    mss: MssLimits = field(init=False, repr=False, default=MssLimits())
 
     def __post_init__(self) -> None:
         self.keys = KeySlots(self.row)

@@ -11,7 +11,7 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     6. last-received time, endpoint -> RX_FLOAT_REFUSED
     7. keepalive                   -> consumed
     8. inner header                -> RX_NOT_IP
-    9. inner source                -> RX_SOURCE_CHECK, unless the device skips that
+    9. inner source                -> RX_SOURCE_CHECK, unless the device skips that; then the MSS of TCP is lowered
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.early_packets import EarlyPackets
 from dataplane.datachannel.ip_header import source_of
+from dataplane.datachannel.mss import clamped
 from dataplane.datachannel.outcomes import Event, Floated, KeyLimitNear
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
@@ -113,7 +114,7 @@ class Receiver:
         if not self.skip_source_check and self._peers.routes.lookup(inner_source) is not peer:
             peer.drop(DropReason.RX_SOURCE_CHECK)
             return None
-        return payload
+        return clamped(payload, peer.mss)
 
     def _find_peer(self, datagram: bytes, socket_id: int, source: SockAddr) -> Peer | None:
         if len(datagram) < OVERHEAD:

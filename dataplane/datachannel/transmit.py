@@ -9,6 +9,8 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     3. primary key            -> TX_NO_KEY
     4. packet-id and usage    -> TX_PACKET_ID_EXHAUSTED, TX_USAGE_LIMIT, and the key is removed
     5. AEAD; link_tx counts it, last-sent time
+
+The MSS option of TCP is lowered before all but the first two.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import MutableSequence, Sequence
 from typing import Final
 
 from dataplane.datachannel.ip_header import destination_of
+from dataplane.datachannel.mss import clamped
 from dataplane.datachannel.outcomes import Event, KeyExhausted, KeyLimitNear
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
@@ -67,7 +70,7 @@ class Transmitter:
         row = peer.row
         row[_VPN_TX_BYTES] += len(packet)
         row[_VPN_TX_PACKETS] += 1
-        datagram = self._seal(peer, packet, now_ns)
+        datagram = self._seal(peer, clamped(packet, peer.mss), now_ns)
         if datagram is not None:
             sealed.append((peer, datagram))
 

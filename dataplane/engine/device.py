@@ -42,6 +42,7 @@ from dataplane.messages import (
     PeerExpired,
     PeerFloated,
     SetSwitches,
+    SetTcpMss,
 )
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.vocabulary import DelReason
@@ -129,10 +130,12 @@ class Device:
             client_to_client=self._spec.client_to_client,
             forward_multicast=self._spec.forward_multicast,
             follow_kernel_routes=self._spec.follow_kernel_routes,
+            tcp_mss_ipv4=self._spec.tcp_mss_ipv4,
+            tcp_mss_ipv6=self._spec.tcp_mss_ipv6,
         )
 
     async def update(self, change: DeviceChange) -> DeviceView:
-        """Changes settings of the interface, and switches, which needs no worker."""
+        """Changes settings; a worker that is being started is told them when it is configured."""
         async with self._supervisor.exclusive(needs_worker=False):
             fields = {field.name: getattr(change, field.name) for field in dataclasses.fields(change)}
             given = {name: value for name, value in fields.items() if value is not None}
@@ -143,7 +146,7 @@ class Device:
             self._spec = wanted
             self._routes.switch(wanted)
             if self._supervisor.state is DeviceState.READY:
-                await self._tell_switches()
+                await self._tell_settings()
             return self.view()
 
     async def delete_socket(self, name: str) -> None:
@@ -160,6 +163,8 @@ class Device:
         spec = self._spec
         command = Configure(spec.name, spec.mode, self._page.rows, spec.skip_source_check, spec.client_to_client)
         await self._supervisor.request(command, self._tun.fd, self._page_fd)
+        if self._spec.tcp_mss_ipv4 or self._spec.tcp_mss_ipv6:
+            await self._supervisor.request(SetTcpMss(self._spec.tcp_mss_ipv4, self._spec.tcp_mss_ipv6))
         await self.sockets.hand_all_over()
         await self._routes.renew()
 
@@ -185,10 +190,11 @@ class Device:
             case DeviceClosed():
                 self._on_interface_gone(self)
 
-    async def _tell_switches(self) -> None:
+    async def _tell_settings(self) -> None:
         # If the worker dies meanwhile, the next one is configured with them.
         with contextlib.suppress(EngineError):
             await self._supervisor.request(SetSwitches(self._spec.skip_source_check, self._spec.client_to_client))
+            await self._supervisor.request(SetTcpMss(self._spec.tcp_mss_ipv4, self._spec.tcp_mss_ipv6))
             await self._routes.settle()
 
     def _completed(self, change: DeviceChange) -> DeviceChange:

@@ -145,6 +145,17 @@ def bind_failed(address: IPAddress, port: int, error: OSError) -> EngineError:
     )
 
 
+def socket_option_refused(option: str, error: OSError) -> EngineError:
+    """Linux does not let a socket have this option."""
+    return EngineError(
+        ErrorKind.FAILED_PRECONDITION,
+        "SOCKET_OPTION_REFUSED",
+        f"cannot set the {option} of a socket: {error.strerror}",
+        option=option,
+        errno=_errno_name(error),
+    )
+
+
 def not_a_udp_socket(detail: str) -> EngineError:
     """The descriptor handed over is something else."""
     return EngineError(ErrorKind.FAILED_PRECONDITION, "NOT_A_UDP_SOCKET", detail, detail=detail)

@@ -217,6 +217,8 @@ def _add_peer(peer: Peer, socket_id: int) -> AddPeer:
         keepalive_interval_s=spec.keepalive_interval_s,
         keepalive_timeout_s=spec.keepalive_timeout_s,
         tx_id=spec.tx_id,
+        tcp_mss_ipv4=spec.tcp_mss_ipv4,
+        tcp_mss_ipv6=spec.tcp_mss_ipv6,
     )
 
 
@@ -231,6 +233,8 @@ def _update_peer(peer_id: int, change: PeerChange) -> UpdatePeer:
         keepalive_interval_s=unset if change.keepalive_interval_s is UNSET else change.keepalive_interval_s,
         keepalive_timeout_s=unset if change.keepalive_timeout_s is UNSET else change.keepalive_timeout_s,
         tx_id=unset if change.tx_id is UNSET else change.tx_id,
+        tcp_mss_ipv4=unset if change.tcp_mss_ipv4 is UNSET else change.tcp_mss_ipv4,
+        tcp_mss_ipv6=unset if change.tcp_mss_ipv6 is UNSET else change.tcp_mss_ipv6,
     )
 
 

@@ -12,12 +12,13 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from dataplane.engine import errors
-from dataplane.engine.types import DeviceChange, DeviceSpec, IPAddress, IPNetwork, SocketSpec
+from dataplane.engine.types import DeviceChange, DeviceSpec, EngineError, IPAddress, IPNetwork, SocketSpec
+from dataplane.transport.socket_options import NO_OPTIONS, OptionRefused, SocketOptions, read_options
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, enlarge_buffers, inspect_udp
 from dataplane.tun.device import NotATun, inspect_tun, open_tun
 from dataplane.tun.link import get_link, set_link
@@ -43,12 +44,13 @@ class Tun:
 
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
-    """A bound UDP socket. ipv6_only: takes no IPv4 peers although its address is IPv6."""
+    """A bound UDP socket. ipv6_only: takes no IPv4 peers although its address is IPv6. options: as they were got."""
 
     fd: int
     address: IPAddress
     port: int
     ipv6_only: bool
+    options: SocketOptions = NO_OPTIONS
 
 
 class RouteFeed(Protocol):
@@ -95,7 +97,7 @@ class Resources(Protocol):
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
         """Makes a socket. The caller owns the descriptor.
 
-        BIND_FAILED, NETWORK_NAMESPACE_NOT_FOUND, PERMISSION_DENIED.
+        BIND_FAILED, SOCKET_OPTION_REFUSED, NETWORK_NAMESPACE_NOT_FOUND, PERMISSION_DENIED.
         """
 
     def adopt_udp(self, fd: int) -> BoundSocket:
@@ -149,24 +151,23 @@ class LinuxResources:
         """See Resources."""
         try:
             udp = _in_namespace(
-                spec.network_namespace, lambda: bind_udp(spec.address, spec.port, ipv6_only=spec.ipv6_only)
+                spec.network_namespace,
+                lambda: bind_udp(spec.address, spec.port, ipv6_only=spec.ipv6_only, options=spec.options),
             )
+        except OptionRefused as refused:
+            raise _option_refused(refused) from refused
         except OSError as error:
             raise errors.bind_failed(spec.address, spec.port, error) from error
         with closed_on_failure(fd := udp.detach()):
-            return self.adopt_udp(fd)
+            bound = _inspected(fd)
+            return replace(bound, options=replace(bound.options, copy_dscp=spec.options.copy_dscp))
 
     def adopt_udp(self, fd: int) -> BoundSocket:
         """See Resources."""
-        try:
-            info = inspect_udp(fd)
-        except NotAUdpSocket as error:
-            raise errors.not_a_udp_socket(str(error)) from error
-        except SocketNotBound as error:
-            raise errors.socket_not_bound(str(error)) from error
+        bound = _inspected(fd)
         with socket.socket(fileno=os.dup(fd)) as udp:
             enlarge_buffers(udp)
-        return BoundSocket(fd, info.address, info.port, info.ipv6_only)
+            return replace(bound, options=read_options(udp))
 
 
 @contextmanager
@@ -189,6 +190,23 @@ def _in_namespace(path: str, function: Callable[[], Result]) -> Result:
         if error.errno in _NO_SUCH_NAMESPACE:
             raise errors.network_namespace_not_found(path) from error
         raise errors.permission_denied(f"enter the network namespace {path}", error) from error
+
+
+def _inspected(fd: int) -> BoundSocket:
+    try:
+        info = inspect_udp(fd)
+    except NotAUdpSocket as error:
+        raise errors.not_a_udp_socket(str(error)) from error
+    except SocketNotBound as error:
+        raise errors.socket_not_bound(str(error)) from error
+    with socket.socket(fileno=os.dup(fd)) as udp:
+        return BoundSocket(fd, info.address, info.port, info.ipv6_only, read_options(udp))
+
+
+def _option_refused(refused: OptionRefused) -> EngineError:
+    if isinstance(refused.error, PermissionError):
+        return errors.permission_denied(f"set the {refused.option} of a socket", refused.error)
+    return errors.socket_option_refused(refused.option, refused.error)
 
 
 def _interface_name(tun_fd: int) -> str:

@@ -86,6 +86,7 @@ class Sockets:
             adopted=socket.adopted,
             peer_count=self._count_peers(name),
             has_control_outlet=socket.outlet_fd is not None,
+            options=socket.bound.options,
         )
 
     def views(self) -> list[SocketView]:
@@ -122,7 +123,7 @@ class Sockets:
     async def hand_all_over(self) -> None:
         """Gives the sockets to a new worker."""
         for socket in self._by_name.values():
-            await self._supervisor.request(AddSocket(socket.socket_id), *socket.fds)
+            await self._supervisor.request(_add_socket(socket), *socket.fds)
 
     def close(self) -> None:
         """Closes the daemon's descriptors; the worker has ended."""
@@ -139,8 +140,12 @@ class Sockets:
     async def _hand_over(self, name: str, bound: BoundSocket, *, adopted: bool, outlet_fd: int | None = None) -> None:
         self._last_id += 1
         socket = Socket(name, self._last_id, bound, adopted, outlet_fd)
-        await self._supervisor.request(AddSocket(socket.socket_id), *socket.fds)
+        await self._supervisor.request(_add_socket(socket), *socket.fds)
         self._by_name[name] = socket
+
+
+def _add_socket(socket: Socket) -> AddSocket:
+    return AddSocket(socket.socket_id, socket.bound.options.copy_dscp)
 
 
 @contextmanager

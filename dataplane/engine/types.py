@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
+from dataplane.transport.socket_options import NO_OPTIONS, SocketOptions
 from dataplane.vocabulary import Cipher, DelReason, KeyLimit, KeySlot, Mode
 
 IPAddress = IPv4Address | IPv6Address
@@ -37,7 +38,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSpec:
-    """A device to create. mtu 0: leave it (adopted TUN only). network_namespace: a path or empty."""
+    """A device to create. mtu 0: leave it (adopted TUN only). network_namespace: a path or empty.
+
+    tcp_mss: limit of the MSS option in bytes, 0 for none.
+    """
 
     name: str
     interface_name: str
@@ -50,6 +54,8 @@ class DeviceSpec:
     client_to_client: bool = False
     forward_multicast: bool = False
     follow_kernel_routes: bool = False
+    tcp_mss_ipv4: int = 0
+    tcp_mss_ipv6: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class DeviceChange:
     client_to_client: bool | None = None
     forward_multicast: bool | None = None
     follow_kernel_routes: bool | None = None
+    tcp_mss_ipv4: int | None = None
+    tcp_mss_ipv6: int | None = None
 
     @property
     def concerns_link(self) -> bool:
@@ -89,6 +97,8 @@ class DeviceView:
     client_to_client: bool = False
     forward_multicast: bool = False
     follow_kernel_routes: bool = False
+    tcp_mss_ipv4: int = 0
+    tcp_mss_ipv6: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,7 @@ class SocketSpec:
     port: int
     ipv6_only: bool
     network_namespace: str = ""
+    options: SocketOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +126,15 @@ class SocketView:
     adopted: bool
     peer_count: int
     has_control_outlet: bool
+    options: SocketOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
     """A peer to create. Keepalives in seconds, 0 for none.
 
-    tx_id: the peer-id on packets to it, None for peer_id. routes: the networks behind it.
+    tx_id: the peer-id on packets to it, None for peer_id. routes: the networks behind it. tcp_mss: bytes, 0 for no
+    limit, None for the device's.
     """
 
     device: str
@@ -135,6 +148,8 @@ class PeerSpec:
     keepalive_timeout_s: int = 0
     tx_id: int | None = None
     routes: tuple[IPNetwork, ...] = ()
+    tcp_mss_ipv4: int | None = None
+    tcp_mss_ipv6: int | None = None
 
     @property
     def vpn_addresses(self) -> tuple[IPAddress, ...]:
@@ -164,6 +179,8 @@ class PeerChange:
     keepalive_timeout_s: int | Unset = UNSET
     tx_id: int | Unset | None = UNSET
     routes: tuple[IPNetwork, ...] | Unset = UNSET
+    tcp_mss_ipv4: int | Unset | None = UNSET
+    tcp_mss_ipv6: int | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)

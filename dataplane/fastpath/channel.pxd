@@ -27,6 +27,7 @@ cdef class DataChannel:
     cdef object deadlines
     # Whether packets between peers stay inside: what receive() gives is to go through relay_target().
     cdef readonly bint client_to_client
+    cdef object mss
     # Takes one OpenVPN packet that came on a socket, and changes its bytes. On RECEIVED_PACKET `packet` is the IP
     # packet, inside `datagram`, and `peer` whose it is; then packets_delivered() or packets_dropped() is owed.
     cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,

@@ -18,6 +18,7 @@ from dataplane.fastpath.aead cimport OVERHEAD, DataKey
 from dataplane.fastpath.early_packets cimport EarlyPacket, EarlyPackets
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, pack_endpoint, pack_local
 from dataplane.fastpath.events cimport Events
+from dataplane.fastpath.mss cimport pack_limits
 from dataplane.fastpath.peer cimport Peer, PeerState, packets_delivered
 from dataplane.fastpath.peer_table cimport PeerTable
 from dataplane.fastpath.receive cimport RECEIVED_PACKET, Received, Receiver
@@ -26,7 +27,11 @@ from dataplane.fastpath.span cimport Span, span_of
 from dataplane.fastpath.transmit cimport Transmitter
 
 from dataplane.datachannel.deadlines import Deadlines
+from dataplane.datachannel.mss import MssLimits as _MssLimits
+from dataplane.datachannel.mss import limits_of
 from dataplane.datachannel.outcomes import Timers
+
+cdef object NO_LIMITS = _MssLimits()
 
 # cimport gives a class no name in Python; this is where a worker looks for it.
 globals()["Peer"] = Peer
@@ -46,6 +51,7 @@ cdef class DataChannel:
         self.receiver = Receiver(self.peers, self.early, self.device, self.events)
         self.transmitter = Transmitter(self.peers, self.device, self.events)
         self.deadlines = Deadlines()
+        self.mss = NO_LIMITS
 
     # Without the GIL
 
@@ -100,6 +106,7 @@ cdef class DataChannel:
         """
         self.events.reserve(len(self.peers.by_id) + 1)
         self.peers.add(peer)
+        peer.state.mss = pack_limits(limits_of(peer.own_mss, self.mss))
         peer.keepalive.restart(now_ns)
         self._arm(peer)
 
@@ -134,6 +141,19 @@ cdef class DataChannel:
     def set_tx_id(self, peer_id, tx_id):
         """Sets the peer-id on packets to a peer, 0..0xFFFFFE; None: its own. Raises UnknownPeer."""
         self.peers.get(peer_id).tx_id = tx_id
+
+    def set_device_mss(self, limits):
+        """Sets the limits of the MSS option that hold for peers without their own."""
+        cdef Peer peer
+        self.mss = limits
+        for peer in self.peers.by_id.values():
+            peer.state.mss = pack_limits(limits_of(peer.own_mss, limits))
+
+    def set_mss(self, peer_id, own):
+        """Sets the limits of the MSS option that a peer has of its own. Raises UnknownPeer."""
+        cdef Peer peer = self.peers.get(peer_id)
+        peer.state.mss = pack_limits(limits_of(own, self.mss))
+        peer.own_mss = own
 
     def install_key(self, peer_id, slot, DataKey key, uint64_t now_ns):
         """Puts a key into a slot, in place of the one there. Raises UnknownPeer.

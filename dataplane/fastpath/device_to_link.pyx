@@ -11,8 +11,10 @@ from posix.unistd cimport read
 from dataplane.fastpath.aead cimport OVERHEAD
 from dataplane.fastpath.channel cimport DataChannel, PeerState
 from dataplane.fastpath.copies cimport Copies
+from dataplane.fastpath.ip_header cimport dscp_of
 from dataplane.fastpath.span cimport Span, behind, part, span_of
 from dataplane.fastpath.split cimport begin_split, next_segment
+from dataplane.fastpath.udp_socket cimport UdpSocket
 
 from dataplane.vocabulary import DropReason
 
@@ -58,6 +60,7 @@ cdef class DeviceToLink:
     cdef void _move_frame(self, Span frame, UdpSockets sockets, uint64_t now_ns) noexcept nogil:
         cdef PeerState* peer = NULL
         cdef Span datagram
+        cdef uint8_t tos = 0
         if not begin_split(&self.split, frame):
             self.channel.drop_on_device(BAD_VIRTIO_HEADER)
             return
@@ -66,13 +69,16 @@ cdef class DeviceToLink:
                 self.sender.send(sockets, now_ns)
             datagram = part(self.sender.trains.room(), 0, OVERHEAD + self.split.next_size)
             next_segment(&self.split, behind(datagram, OVERHEAD))
-            # All segments have one destination; if it is nobody's, each of them is counted.
+            # All segments have one destination, and one TOS; if it is nobody's, each of them is counted.
             if peer == NULL:
                 peer = self.channel.route(behind(datagram, OVERHEAD))
+                if sockets.copying > 0 and peer != NULL and peer != self.copies.everyone:
+                    if copies_dscp(sockets.find(peer.socket_id)):
+                        tos = dscp_of(behind(datagram, OVERHEAD))
             if peer == self.copies.everyone:
                 self.copies.add_from_room(peer, behind(datagram, OVERHEAD), sockets, now_ns)
             elif peer != NULL and self.channel.seal_packet(peer, datagram, now_ns):
-                self.sender.trains.add(peer, datagram.size)
+                self.sender.trains.add(peer, datagram.size, tos)
 
     def take(self, UdpSockets sockets not None, uint64_t now_ns):
         """For tests: moves a batch of frames; how many came. Raises OSError if the TUN is gone."""
@@ -80,3 +86,7 @@ cdef class DeviceToLink:
         if count < 0:
             raise OSError(-count, "no device")
         return count
+
+
+cdef inline bint copies_dscp(const UdpSocket* udp) noexcept nogil:
+    return udp != NULL and udp.copy_dscp

@@ -17,6 +17,8 @@ cdef struct LocalAddress:
 
 # Same family, address, port and scope id (flow info does not count).
 cdef bint same_endpoint(const Endpoint* a, const Endpoint* b) noexcept nogil
+# Whether what goes there is an IPv4 packet: the address is IPv4, or v4-mapped.
+cdef bint is_ipv4(const Endpoint* endpoint) noexcept nogil
 # Writes a key of ENDPOINT_KEY_WORDS words for a HashMap: what same_endpoint() compares, and the socket.
 cdef void endpoint_key(uint64_t* key, uint32_t socket_id, const Endpoint* endpoint) noexcept nogil
 # Raises ValueError.

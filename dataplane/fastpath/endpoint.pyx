@@ -4,7 +4,7 @@ Knows struct sockaddr_in and sockaddr_in6 (ip(7), ipv6(7)). Must not know socket
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -32,6 +32,9 @@ cdef enum:
     IPV4_SIZE = 16
     IPV6_SIZE = 28
     TEXT_SIZE = 46
+    MAPPED_PREFIX_SIZE = 12
+
+cdef const uint8_t* MAPPED_PREFIX = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"  # RFC 4291, 2.5.5.2
 
 
 cdef bint same_endpoint(const Endpoint* a, const Endpoint* b) noexcept nogil:
@@ -43,6 +46,12 @@ cdef bint same_endpoint(const Endpoint* a, const Endpoint* b) noexcept nogil:
         memcmp(a.sockaddr, b.sockaddr, IPV6_FLOW_INFO) == 0
         and memcmp(&a.sockaddr[IPV6_ADDRESS], &b.sockaddr[IPV6_ADDRESS], IPV6_SIZE - IPV6_ADDRESS) == 0
     )
+
+
+cdef bint is_ipv4(const Endpoint* endpoint) noexcept nogil:
+    if endpoint.size == IPV4_SIZE:
+        return True
+    return memcmp(&endpoint.sockaddr[IPV6_ADDRESS], MAPPED_PREFIX, MAPPED_PREFIX_SIZE) == 0
 
 
 cdef void endpoint_key(uint64_t* key, uint32_t socket_id, const Endpoint* endpoint) noexcept nogil:
@@ -147,3 +156,9 @@ def key_of(uint32_t socket_id, sockaddr):
     cdef uint64_t key[ENDPOINT_KEY_WORDS]
     endpoint_key(key, socket_id, &endpoint)
     return tuple(key)
+
+
+def goes_by_ipv4(sockaddr):
+    """Whether what is sent there is an IPv4 packet."""
+    cdef Endpoint endpoint = pack_endpoint(sockaddr)
+    return bool(is_ipv4(&endpoint))

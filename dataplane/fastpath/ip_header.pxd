@@ -1,7 +1,7 @@
-# The two facts the data channel reads off an inner packet: where it comes from and where it goes; twin of
-# dataplane/datachannel/ip_header.py. Knows the fixed part of the IPv4 (RFC 791) and IPv6 (RFC 8200) header.
+# The facts that are read off an inner packet: where it comes from, where it goes, and how it wants to be treated; twin
+# of dataplane/datachannel/ip_header.py. Knows the fixed part of the IPv4 (RFC 791) and IPv6 (RFC 8200) header.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from dataplane.fastpath.span cimport Span, get8, get32
 
@@ -26,6 +26,16 @@ cdef inline IpAddress source_of(Span packet) noexcept nogil:
 
 cdef inline IpAddress destination_of(Span packet) noexcept nogil:
     return address_in(packet, 16, 24)
+
+
+# The DSCP in the place it has in the TOS (RFC 2474), ECN bits zero; 0 if the packet has no whole header.
+cdef inline uint8_t dscp_of(Span packet) noexcept nogil:
+    cdef int version = get8(packet, 0) >> 4 if packet.size else 0
+    if version == 4 and packet.size >= IPV4_HEADER_SIZE:
+        return get8(packet, 1) & 0xFC
+    if version == 6 and packet.size >= IPV6_HEADER_SIZE:
+        return (get8(packet, 0) << 4 | get8(packet, 1) >> 4) & 0xFC
+    return 0
 
 
 cdef inline IpAddress address_in(Span packet, size_t ipv4_at, size_t ipv6_at) noexcept nogil:

@@ -1,4 +1,4 @@
-"""Source and destination of an inner packet; what reads them stands in ip_header.pxd, where it can be inlined."""
+"""Source, destination and DSCP of an inner packet; what reads them stands in ip_header.pxd, where it can be inlined."""
 
 from libc.stdint cimport uint8_t
 
@@ -31,3 +31,8 @@ def source(bytes packet not None):
 def destination(bytes packet not None):
     """The packed destination address (4 or 16 bytes); None if the packet has no whole IPv4 or IPv6 header."""
     return unpack_address(destination_of(span_of(<uint8_t*><char*>packet, len(packet))))
+
+
+def dscp(bytes packet not None):
+    """The DSCP in the place it has in the TOS, ECN bits zero; 0 if the packet has no whole header."""
+    return dscp_of(span_of(<uint8_t*><char*>packet, len(packet)))

@@ -46,7 +46,9 @@ cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_IPV6
     enum: IPPROTO_UDP
     enum: IP_PKTINFO
+    enum: IP_TOS
     enum: IPV6_PKTINFO
+    enum: IPV6_TCLASS
 
     struct sockaddr_in:
         pass

@@ -92,7 +92,9 @@ cdef class PacketPath:
     def add_transport(self, transport):
         """Serves a socket, under a number that is free. Raises OSError, MemoryError."""
         control_fd = -1 if transport.control_fd is None else transport.control_fd
-        cdef UdpSocket* udp = self.sockets.add(transport.socket_id, transport.fd, control_fd)
+        cdef UdpSocket* udp = self.sockets.add(
+            transport.socket_id, transport.fd, control_fd, transport.copy_dscp
+        )
         if self.tun_fd >= 0:
             try:
                 self._watch(udp.fd, EPOLLIN | EPOLLRDHUP, udp.socket_id)

@@ -5,12 +5,14 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress
 from dataplane.fastpath.key_slots cimport KeySlots, Slots
+from dataplane.fastpath.mss cimport MssLimits
 from dataplane.fastpath.row cimport VPN_RX_BYTES, Row, count_drops, count_traffic
 
 cdef struct PeerState:
     uint32_t peer_id
     uint32_t tx_id  # the peer-id on packets to it
     uint32_t socket_id
+    MssLimits mss  # that hold for it
     Endpoint remote
     LocalAddress local
     Slots* keys
@@ -30,6 +32,7 @@ cdef class Peer:
     cdef readonly object vpn_ipv4
     cdef readonly object vpn_ipv6
     cdef readonly object keepalive
+    cdef readonly object own_mss
     cdef readonly KeySlots keys
     cdef Row words
 

@@ -17,7 +17,8 @@ cdef class Peer:
 
     local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
     packed addresses inside the tunnel. row is its statistics row, a writable buffer of 64 words (vocabulary.Column).
-    tx_id is the peer-id on packets to it, which its end may know by another number (None: peer_id).
+    tx_id is the peer-id on packets to it, which its end may know by another number (None: peer_id). own_mss are its own
+    limits of the MSS option (None: the device's).
     Raises ValueError for an address or a row that is none.
     """
 
@@ -30,6 +31,7 @@ cdef class Peer:
         self.vpn_ipv4 = vpn_ipv4
         self.vpn_ipv6 = vpn_ipv6
         self.keepalive = Keepalive() if keepalive is None else keepalive
+        self.own_mss = (None, None)
         self.words = Row(row)
         self.keys = KeySlots(self.words)
         self.state.peer_id = peer_id

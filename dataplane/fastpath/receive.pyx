@@ -13,6 +13,7 @@ from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, same_endpoint
 from dataplane.fastpath.events cimport FLOATED, Events, nearness_of
 from dataplane.fastpath.ip_header cimport IpAddress, source_of
 from dataplane.fastpath.key_slots cimport find_key, is_newest
+from dataplane.fastpath.mss cimport clamp_mss
 from dataplane.fastpath.peer cimport PeerState, packets_dropped
 from dataplane.fastpath.peer_table cimport PeerTable
 from dataplane.fastpath.replay_window cimport ACCEPTED, accept
@@ -89,6 +90,7 @@ cdef class Receiver:
             return RECEIVED_NOTHING
         if equal(payload, KEEPALIVE) or not self._check_inner(peer, payload):
             return RECEIVED_NOTHING
+        clamp_mss(payload, peer.mss)
         packet[0] = payload
         return RECEIVED_PACKET
 

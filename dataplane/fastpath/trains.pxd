@@ -15,6 +15,7 @@ cdef struct Train:
     PeerState* peer
     size_t segment_size  # of every datagram but the last, which may be shorter
     size_t size
+    uint8_t tos  # of all datagrams
     unsigned int count
     iovec datagrams[TRAIN_DATAGRAMS]
     # The same bytes in as few pieces as can be: what the kernel is given, since it looks at each piece.
@@ -32,8 +33,8 @@ cdef class Trains:
     cdef bint has_room(self, size_t size) noexcept nogil
     # Where the next datagram is to be written.
     cdef Span room(self) noexcept nogil
-    # Adds the datagram that stands at the start of room(), which moves on.
-    cdef void add(self, PeerState* peer, size_t size) noexcept nogil
+    # Adds the datagram that stands at the start of room(), which moves on. tos: 0 leaves it to the socket.
+    cdef void add(self, PeerState* peer, size_t size, uint8_t tos=*) noexcept nogil
     cdef void clear(self) noexcept nogil
     # private
-    cdef Train* _open_train(self, PeerState* peer, size_t size) noexcept nogil
+    cdef Train* _open_train(self, PeerState* peer, size_t size, uint8_t tos) noexcept nogil

@@ -1,8 +1,8 @@
 """Trains: datagrams to one peer that leave in one call (UDP_SEGMENT).
 
-Knows what the kernel takes as one: equal sizes, of which the last may be shorter, up to a number and a sum. Must not
-know sockets, nor what is in a datagram. Each peer's datagrams keep their order; those of different peers do not, so
-that interleaved peers make long trains too.
+Knows what the kernel takes as one: equal sizes, of which the last may be shorter, up to a number and a sum, and one
+TOS. Must not know sockets, nor what is in a datagram. Each peer's datagrams keep their order; those of different peers
+do not, so that interleaved peers make long trains too.
 """
 
 from libc.stdint cimport uint8_t
@@ -36,20 +36,21 @@ cdef class Trains:
     cdef Span room(self) noexcept nogil:
         return span_of(self.buffer + self.used, ROOM - self.used)
 
-    cdef void add(self, PeerState* peer, size_t size) noexcept nogil:
-        cdef Train* train = self._open_train(peer, size)
+    cdef void add(self, PeerState* peer, size_t size, uint8_t tos=0) noexcept nogil:
+        cdef Train* train = self._open_train(peer, size, tos)
         if train == NULL:
             train = &self.trains[self.count]
             self.count += 1
             train.peer = peer
             train.segment_size = size
             train.size = 0
+            train.tos = tos
             train.count = 0
             train.piece_count = 0
         append(train, self.buffer + self.used, size)
         self.used += size
 
-    cdef Train* _open_train(self, PeerState* peer, size_t size) noexcept nogil:
+    cdef Train* _open_train(self, PeerState* peer, size_t size, uint8_t tos) noexcept nogil:
         # The last train of a peer is the only one that may grow; looked for backwards, it is most often the first seen.
         cdef Train* train
         cdef int index = self.count
@@ -57,7 +58,7 @@ cdef class Trains:
             index -= 1
             train = &self.trains[index]
             if train.peer == peer:
-                return train if can_join(train, size) else NULL
+                return train if train.tos == tos and can_join(train, size) else NULL
         return NULL
 
     cdef void clear(self) noexcept nogil:
@@ -89,14 +90,17 @@ cdef bint can_join(Train* train, size_t size) noexcept nogil:
 
 
 def trains_of(datagrams):
-    """For tests: the trains, as (peer, sizes), that datagrams (peer, size) make; peers are (number, is_ipv6)."""
+    """For tests: the trains, as (peer, sizes), that datagrams (peer, size) make; peers are (number, is_ipv6).
+
+    A datagram may be (peer, size, tos).
+    """
     cdef Trains trains = Trains()
     cdef PeerState peers[8]
-    for number, is_ipv6 in {peer for peer, _ in datagrams}:
+    for number, is_ipv6 in {peer for peer, *_ in datagrams}:
         peers[number].remote.size = 28 if is_ipv6 else 16
-    for (number, _), size in datagrams:
+    for (number, _), size, *tos in datagrams:
         assert trains.has_room(size)
-        trains.add(&peers[number], size)
+        trains.add(&peers[number], size, sum(tos))
     return [
         (trains.trains[i].peer - peers, [trains.trains[i].datagrams[j].iov_len for j in range(trains.trains[i].count)])
         for i in range(trains.count)

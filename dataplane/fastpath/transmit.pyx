@@ -11,12 +11,13 @@ from dataplane.fastpath.aead cimport OVERHEAD, KeyState, end_of, seal, take_warn
 from dataplane.fastpath.events cimport Events, exhaustion_of, nearness_of
 from dataplane.fastpath.ip_header cimport IpAddress, destination_of
 from dataplane.fastpath.key_slots cimport remove_exhausted
+from dataplane.fastpath.mss cimport clamp_mss
 from dataplane.fastpath.peer cimport Peer, PeerState, packets_dropped
 from dataplane.fastpath.peer_table cimport PeerTable
 from dataplane.fastpath.row cimport (
     LAST_TX_NS, LINK_TX_BYTES, SENT_PRIMARY, VPN_TX_BYTES, Row, count_drops, count_traffic
 )
-from dataplane.fastpath.span cimport Span, span_of
+from dataplane.fastpath.span cimport Span, behind, span_of
 
 from dataplane.datachannel.wire import KEEPALIVE
 from dataplane.vocabulary import DropReason
@@ -52,6 +53,7 @@ cdef class Transmitter:
 
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
         count_traffic(peer.row, VPN_TX_BYTES, 1, datagram.size - OVERHEAD)
+        clamp_mss(behind(datagram, OVERHEAD), peer.mss)
         return self._seal(peer, datagram, now_ns)
 
     cdef bytes seal_keepalive(self, Peer peer, uint64_t now_ns):

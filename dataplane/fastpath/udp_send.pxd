@@ -1,7 +1,7 @@
 # Trains to the sockets of their peers.
 
 cimport cython
-from libc.stdint cimport uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from posix.uio cimport iovec
 
 from dataplane.fastpath.channel cimport PeerState
@@ -11,7 +11,7 @@ from dataplane.fastpath.udp_socket cimport UdpSocket, UdpSockets
 
 cdef enum:
     REFUSALS = 64
-    ANCILLARY_WORDS = 8  # packet info and UDP_SEGMENT
+    ANCILLARY_WORDS = 11  # packet info, UDP_SEGMENT and TOS
 
 cdef struct Refusal:
     # To this peer, trains of segments of this size or longer were refused, and are not tried before then.
@@ -20,10 +20,11 @@ cdef struct Refusal:
     uint64_t forgotten_ns
 
 cdef struct Payload:
-    # What one message carries; segment_size: of a train, 0 for a datagram of its own.
+    # What one message carries; segment_size: of a train, 0 for a datagram of its own; tos: 0 leaves it to the socket.
     iovec* pieces
     size_t piece_count
     uint16_t segment_size
+    uint8_t tos
 
 
 @cython.final

@@ -12,9 +12,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from dataplane.fastpath.channel cimport Peer, packets_dropped
+from dataplane.fastpath.endpoint cimport is_ipv4
 from dataplane.fastpath.linux cimport (
-    CMSG_DATA, CMSG_LEN, CMSG_SPACE, IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPV6_PKTINFO, MSG_DONTWAIT,
-    UDP_SEGMENT, cmsghdr, in6_pktinfo, in_pktinfo, msghdr, sendmmsg, sendmsg, sockaddr_in6,
+    CMSG_DATA, CMSG_LEN, CMSG_SPACE, IP_PKTINFO, IP_TOS, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, IPV6_PKTINFO,
+    IPV6_TCLASS, MSG_DONTWAIT, UDP_SEGMENT, cmsghdr, in6_pktinfo, in_pktinfo, msghdr, sendmmsg, sendmsg, sockaddr_in6,
 )
 from dataplane.fastpath.span cimport put, span_of
 
@@ -132,6 +133,8 @@ cdef class UdpSender:
             append_cmsg(message, IPPROTO_UDP, UDP_SEGMENT, &payload.segment_size, sizeof(payload.segment_size))
         if with_local and peer.local.size != 0:
             append_local(message, peer)
+        if payload.tos != 0:
+            append_tos(message, peer, payload.tos)
 
     # What paths refused
 
@@ -153,12 +156,13 @@ cdef class UdpSender:
 
 cdef Payload whole(Train* train) noexcept nogil:
     """A train in one call."""
-    return Payload(&train.pieces[0], train.piece_count, <uint16_t>train.segment_size if train.count > 1 else 0)
+    cdef uint16_t segment_size = <uint16_t>train.segment_size if train.count > 1 else 0
+    return Payload(&train.pieces[0], train.piece_count, segment_size, train.tos)
 
 
 cdef Payload single(Train* train, unsigned int index) noexcept nogil:
     """One of its datagrams."""
-    return Payload(&train.datagrams[index], 1, 0)
+    return Payload(&train.datagrams[index], 1, 0, train.tos)
 
 
 cdef bint is_refusal(int error) noexcept nogil:
@@ -188,6 +192,13 @@ cdef void append_local(msghdr* message, PeerState* peer) noexcept nogil:
         # A link-local source means nothing without its interface, which is the one of the remote.
         info6.ipi6_ifindex = (<sockaddr_in6*>peer.remote.sockaddr).sin6_scope_id
         append_cmsg(message, IPPROTO_IPV6, IPV6_PKTINFO, &info6, sizeof(info6))
+
+
+cdef void append_tos(msghdr* message, PeerState* peer, int tos) noexcept nogil:
+    if is_ipv4(&peer.remote):
+        append_cmsg(message, IPPROTO_IP, IP_TOS, &tos, sizeof(tos))
+    else:
+        append_cmsg(message, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof(tos))
 
 
 cdef void append_cmsg(msghdr* message, int level, int kind, const void* value, size_t size) noexcept nogil:

@@ -8,6 +8,7 @@ cdef struct UdpSocket:
     int fd
     int control_fd  # outlet for what is not DATA_V2; -1: none
     bint has_segmentation  # UDP_SEGMENT is there
+    bint copy_dscp  # of what a packet carries
     bint watched  # by epoll
     UdpSocket* next
 
@@ -15,8 +16,9 @@ cdef struct UdpSocket:
 @cython.final
 cdef class UdpSockets:
     cdef UdpSocket* first
+    cdef unsigned int copying  # sockets that copy the DSCP
     # The descriptors stay the caller's.
-    cdef UdpSocket* add(self, uint32_t socket_id, int fd, int control_fd) except NULL
+    cdef UdpSocket* add(self, uint32_t socket_id, int fd, int control_fd, bint copy_dscp) except NULL
     # The socket of this number; NULL: there is none.
     cdef UdpSocket* find(self, uint32_t socket_id) noexcept nogil
     # Forgets it.

@@ -28,7 +28,7 @@ cdef class UdpSockets:
         while self.first != NULL:
             self.remove(self.first.socket_id)
 
-    cdef UdpSocket* add(self, uint32_t socket_id, int fd, int control_fd) except NULL:
+    cdef UdpSocket* add(self, uint32_t socket_id, int fd, int control_fd, bint copy_dscp) except NULL:
         cdef UdpSocket* udp = <UdpSocket*>calloc(1, sizeof(UdpSocket))
         cdef int segment_size
         cdef socklen_t size = sizeof(segment_size)
@@ -37,14 +37,16 @@ cdef class UdpSockets:
         udp.socket_id = socket_id
         udp.fd = fd
         udp.control_fd = control_fd
+        udp.copy_dscp = copy_dscp
+        self.copying += copy_dscp
         udp.has_segmentation = getsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment_size, &size) == 0
         udp.next = self.first
         self.first = udp
         return udp
 
-    def insert(self, socket_id, fd, control_fd=-1):
+    def insert(self, socket_id, fd, control_fd=-1, copy_dscp=False):
         """For tests: adds a socket."""
-        self.add(socket_id, fd, control_fd)
+        self.add(socket_id, fd, control_fd, copy_dscp)
 
     cdef UdpSocket* find(self, uint32_t socket_id) noexcept nogil:
         cdef UdpSocket* udp = self.first
@@ -60,6 +62,7 @@ cdef class UdpSockets:
         gone = link[0]
         if gone != NULL:
             link[0] = gone.next
+            self.copying -= gone.copy_dscp
             free(gone)
 
 

@@ -18,7 +18,14 @@ from typing import Final, Protocol
 
 from dataplane.transport.control_outlet import ControlOutlet
 from dataplane.transport.segment_runs import segment_runs
-from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr, pack_address, to_sockaddr, unmap
+from dataplane.transport.sockaddr import (
+    AddressFamilyMismatch,
+    SockAddr,
+    from_sockaddr,
+    pack_address,
+    to_sockaddr,
+    unmap,
+)
 from dataplane.transport.udp_socket import UDP_GRO, UDP_SEGMENT, inspect_udp
 from dataplane.vocabulary import DropReason
 
@@ -36,6 +43,7 @@ _PKTINFO6: Final = struct.Struct("=16sI")  # in6_pktinfo: address, interface ind
 
 _SEGMENT_SIZE: Final = struct.Struct("=H")
 _GRO_SIZE: Final = struct.Struct("=i")
+_TOS: Final = struct.Struct("=i")
 _TRAIN_MAX: Final[dict[int, int]] = {socket.AF_INET: 65535 - 20 - 8, socket.AF_INET6: 65535 - 40 - 8}
 """Bytes that a train may have: it is a single packet, with its headers, until the kernel cuts it."""
 
@@ -62,9 +70,10 @@ class UdpTransport:
     """A bound UDP socket, and where the control packets that come on it go. Works on duplicates of the descriptors.
 
     fd: the socket; control: where control packets go, None if nobody wants them; control_fd: its descriptor or None.
+    copy_dscp: packets get the TOS that send_batch() is told.
     """
 
-    def __init__(self, socket_id: int, fd: int, control_fd: int | None = None) -> None:
+    def __init__(self, socket_id: int, fd: int, control_fd: int | None = None, *, copy_dscp: bool = False) -> None:
         """Raises NotAUdpSocket, SocketNotBound; OSError, ValueError if control_fd is not what ControlOutlet wants."""
         info = inspect_udp(fd)
         self.control = None if control_fd is None else ControlOutlet(control_fd)
@@ -81,6 +90,7 @@ class UdpTransport:
             self._pktinfo = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         self._sends_trains = _knows_segments(self._socket)
+        self.copy_dscp = copy_dscp
 
     def close(self) -> None:
         """Closes the duplicates."""
@@ -133,31 +143,38 @@ class UdpTransport:
                 (size,) = _GRO_SIZE.unpack(data)
         return local, size
 
-    def send_batch(self, packets: Iterable[tuple[Destination, bytes]]) -> None:
-        """Sends packets in order; one that cannot be sent is dropped: TX_QUEUE_FULL or TX_SEND_FAILED."""
-        for destination, run in segment_runs(packets, _TRAIN_MAX[self.family] if self._sends_trains else 0):
-            if len(run) == 1 or not self._send_train(run, destination):
-                self._send_each(run, destination)
+    def send_batch(self, packets: Iterable[tuple[Destination, bytes]], tos: int = 0) -> None:
+        """Sends packets in order; one that cannot be sent is dropped: TX_QUEUE_FULL or TX_SEND_FAILED.
 
-    def _send_train(self, run: list[bytes], destination: Destination) -> bool:
+        tos: of all of them, 0..255, for a socket that copies the DSCP.
+        """
+        tos = tos if self.copy_dscp else 0
+        for destination, run in segment_runs(packets, _TRAIN_MAX[self.family] if self._sends_trains else 0):
+            if len(run) == 1 or not self._send_train(run, destination, tos):
+                self._send_each(run, destination, tos)
+
+    def _send_train(self, run: list[bytes], destination: Destination, tos: int) -> bool:
         """False if the kernel refuses: datagrams longer than the path's MTU, a device without checksum offload."""
         size = (socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(len(run[0])))
-        ancillary = [size, *self._pktinfo_of(destination.remote, destination.local)]
+        ancillary = [size, *self._ancillary_of(destination.remote, destination.local, tos)]
         try:
             self._socket.sendmsg(run, ancillary, socket.MSG_DONTWAIT, destination.remote)
         except OSError:
             return False
         return True
 
-    def _send_each(self, run: list[bytes], destination: Destination) -> None:
+    def _send_each(self, run: list[bytes], destination: Destination, tos: int) -> None:
         for packet in run:
             try:
-                self._send(packet, destination.remote, destination.local)
+                self._send(packet, destination.remote, destination.local, tos)
             except OSError as error:
-                self._send_failed(destination, packet, error.errno)
+                self._send_failed(destination, packet, tos, error.errno)
 
-    def _send(self, packet: bytes, remote: SockAddr, local: bytes | None) -> None:
-        self._socket.sendmsg((packet,), self._pktinfo_of(remote, local), socket.MSG_DONTWAIT, remote)
+    def _send(self, packet: bytes, remote: SockAddr, local: bytes | None, tos: int) -> None:
+        self._socket.sendmsg((packet,), self._ancillary_of(remote, local, tos), socket.MSG_DONTWAIT, remote)
+
+    def _ancillary_of(self, remote: SockAddr, local: bytes | None, tos: int) -> list[_ControlMessage]:
+        return [*self._pktinfo_of(remote, local), *([_tos_message(remote, tos)] if tos else [])]
 
     def _pktinfo_of(self, remote: SockAddr, local: bytes | None) -> list[_ControlMessage]:
         if local is None:
@@ -167,10 +184,10 @@ class UdpTransport:
         # A link-local source means nothing without its interface, which is the one of the remote.
         return [(*self._pktinfo, _PKTINFO6.pack(local, remote[3] if len(remote) == 4 else 0))]
 
-    def _send_failed(self, destination: Destination, packet: bytes, number: int | None) -> None:
+    def _send_failed(self, destination: Destination, packet: bytes, tos: int, number: int | None) -> None:
         if destination.local is not None and number in _LOCAL_ADDRESS_GONE:
             try:
-                self._send(packet, destination.remote, None)
+                self._send(packet, destination.remote, None, tos)
             except OSError as error:
                 number = error.errno
             else:
@@ -189,6 +206,13 @@ class UdpTransport:
                 self._socket.recvmsg(0, 0, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
             except OSError:
                 return
+
+
+def _tos_message(remote: SockAddr, tos: int) -> _ControlMessage:
+    # What goes to a v4-mapped address is an IPv4 packet.
+    if len(from_sockaddr(remote)[0]) == 4:
+        return socket.IPPROTO_IP, socket.IP_TOS, _TOS.pack(tos)
+    return socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _TOS.pack(tos)
 
 
 def _knows_segments(udp: socket.socket) -> bool:

@@ -1,6 +1,6 @@
 """UDP sockets before they carry anything: making and binding one, checking one that was handed over.
 
-Knows addresses and socket options. Must not know packets (see udp.py).
+Knows addresses, and with socket_options.py the options. Must not know packets (see udp.py).
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-# Not in the socket module; values of <asm-generic/socket.h>.
-SO_SNDBUFFORCE: Final = 32
-SO_RCVBUFFORCE: Final = 33
+from dataplane.transport.socket_options import (
+    NO_OPTIONS,
+    SO_RCVBUFFORCE,
+    SO_SNDBUFFORCE,
+    OptionRefused,
+    SocketOptions,
+    set_buffer,
+    set_options,
+)
+
 # Values of <linux/udp.h>; a kernel that lacks them (UDP_SEGMENT came with 4.18, UDP_GRO with 5.0) gives ENOPROTOOPT.
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
@@ -43,11 +50,17 @@ class UdpSocketInfo:
     ipv6_only: bool
 
 
-def bind_udp(address: IPv4Address | IPv6Address, port: int, *, ipv6_only: bool = False) -> socket.socket:
+def bind_udp(
+    address: IPv4Address | IPv6Address,
+    port: int,
+    *,
+    ipv6_only: bool = False,
+    options: SocketOptions = NO_OPTIONS,
+) -> socket.socket:
     """Makes a socket in the calling thread's network namespace and binds it; port 0..65535, 0 for any free one.
 
     ipv6_only concerns IPv6 addresses only. The socket receives trains (see receive_trains).
-    Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, …
+    Raises OSError: EADDRINUSE, EADDRNOTAVAIL, EACCES, …; OptionRefused.
     """
     # getaddrinfo resolves nothing here; it turns an address and its zone ("fe80::1%eth0") into the tuple for bind.
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -57,9 +70,10 @@ def bind_udp(address: IPv4Address | IPv6Address, port: int, *, ipv6_only: bool =
         if family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
         enlarge_buffers(udp)
+        set_options(udp, options)
         receive_trains(udp)
         udp.bind(sockaddr)
-    except OSError:
+    except (OSError, OptionRefused):
         udp.close()
         raise
     return udp
@@ -70,10 +84,7 @@ def enlarge_buffers(udp: socket.socket) -> None:
     for force, option in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         if udp.getsockopt(socket.SOL_SOCKET, option) >= BUFFER_BYTES:
             continue
-        try:
-            udp.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
-        except PermissionError:
-            udp.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        set_buffer(udp, force, option, BUFFER_BYTES)
 
 
 def receive_trains(udp: socket.socket) -> None:

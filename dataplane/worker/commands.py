@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from dataplane.datachannel.keepalive import Keepalive
 from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.datachannel.mss import MssLimits
 from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
 from dataplane.messages import (
     AddPeer,
@@ -30,6 +31,7 @@ from dataplane.messages import (
     Request,
     SetRoutes,
     SetSwitches,
+    SetTcpMss,
     Stop,
     SwapKeys,
     UpdatePeer,
@@ -38,7 +40,7 @@ from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, KeySlot, Mode
+from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, KeySlot, Mode
 from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
@@ -124,9 +126,11 @@ class _DeviceCommands:
                 for route in command.routes:
                     self._channel.set_route((route.address, route.length), route.target)
             case AddSocket():
-                self._add_socket(command.socket_id, *descriptors)
+                self._add_socket(command, *descriptors)
             case RemoveSocket():
                 self._path.remove_transport(self._transport(command.socket_id))
+            case SetTcpMss():
+                self._channel.set_device_mss(MssLimits(_mss(command.tcp_mss_ipv4), _mss(command.tcp_mss_ipv6)))
             case AddPeer():
                 self._add_peer(command)
             case UpdatePeer():
@@ -146,10 +150,10 @@ class _DeviceCommands:
             raise Refused("SOCKET_NOT_FOUND", f"no socket {socket_id}")
         return transport
 
-    def _add_socket(self, socket_id: int, fd: int, control_fd: int | None = None) -> None:
-        if self._path.transport(socket_id) is not None:
-            raise Refused("SOCKET_EXISTS", f"socket {socket_id} is there already")
-        self._path.add_transport(UdpTransport(socket_id, fd, control_fd))
+    def _add_socket(self, command: AddSocket, fd: int, control_fd: int | None = None) -> None:
+        if self._path.transport(command.socket_id) is not None:
+            raise Refused("SOCKET_EXISTS", f"socket {command.socket_id} is there already")
+        self._path.add_transport(UdpTransport(command.socket_id, fd, control_fd, copy_dscp=command.copy_dscp))
 
     def _add_peer(self, command: AddPeer) -> None:
         transport = self._transport(command.socket_id)
@@ -165,7 +169,9 @@ class _DeviceCommands:
             keepalive=Keepalive(_seconds(command.keepalive_interval_s), _seconds(command.keepalive_timeout_s)),
             tx_id=_tx_id(command.tx_id),
         )
+        own_mss = _own_mss(command.tcp_mss_ipv4), _own_mss(command.tcp_mss_ipv6)
         self._channel.add_peer(peer, time.monotonic_ns())
+        self._channel.set_mss(peer.peer_id, own_mss)
 
     def _update_peer(self, command: UpdatePeer) -> None:
         peer = self._channel.peer(command.peer_id)
@@ -180,6 +186,8 @@ class _DeviceCommands:
         new_interval_s = peer.keepalive.interval_s if interval_s is UNSET else _seconds(interval_s)
         new_timeout_s = peer.keepalive.timeout_s if timeout_s is UNSET else _seconds(timeout_s)
         tx_id = peer.tx_id if command.tx_id is UNSET else _tx_id(command.tx_id)
+        mss_ipv4 = peer.own_mss[0] if command.tcp_mss_ipv4 is UNSET else _own_mss(command.tcp_mss_ipv4)
+        mss_ipv6 = peer.own_mss[1] if command.tcp_mss_ipv6 is UNSET else _own_mss(command.tcp_mss_ipv6)
 
         # Nothing after this can fail, so that an update is done whole or not at all.
         try:
@@ -188,6 +196,7 @@ class _DeviceCommands:
             raise Refused("VPN_ADDRESS_IN_USE", str(error)) from error
         self._channel.set_remote(peer.peer_id, remote, local)
         self._channel.set_tx_id(peer.peer_id, tx_id)
+        self._channel.set_mss(peer.peer_id, (mss_ipv4, mss_ipv6))
         if interval_s is not UNSET or timeout_s is not UNSET:
             self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
 
@@ -225,6 +234,14 @@ def _tx_id(value: int | None) -> int | None:
 
 def _seconds(value: int) -> int:
     return _in_range("keepalive", value, 0, KEEPALIVE_MAX_S)
+
+
+def _own_mss(value: int | None) -> int | None:
+    return None if value is None else _mss(value)
+
+
+def _mss(value: int) -> int:
+    return _in_range("tcp_mss", value, 0, TCP_MSS_IPV4_MAX)
 
 
 def _in_range(name: str, value: int, lowest: int, highest: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.keepalive import Keepalive
+from dataplane.datachannel.mss import MssLimits, OwnLimits
 from dataplane.datachannel.routing import Prefix
 from dataplane.messages import FromWorker
 from dataplane.transport.udp import UdpTransport
@@ -31,6 +32,7 @@ class Peer(Protocol):
     vpn_ipv6: bytes | None
     keepalive: Keepalive
     tx_id: int | None
+    own_mss: OwnLimits
 
 
 class DataChannel(Protocol):
@@ -62,6 +64,12 @@ class DataChannel(Protocol):
 
     def set_route(self, prefix: Prefix, target: int) -> None:
         """Has a prefix lead to the peer with this peer_id or to a RouteTarget. Raises ValueError."""
+
+    def set_device_mss(self, limits: MssLimits) -> None:
+        """Sets the limits of the MSS option that hold for peers without their own."""
+
+    def set_mss(self, peer_id: int, own: OwnLimits) -> None:
+        """Sets the limits of the MSS option that a peer has of its own. Raises UnknownPeer."""
 
     def swap_keys(self, peer_id: int) -> None:
         """Exchanges the slots of a peer. Raises UnknownPeer."""

@@ -20,6 +20,7 @@ from typing import Final
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel
 from dataplane.datachannel.datagram import Datagram
+from dataplane.datachannel.ip_header import dscp_of
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.wire import OPCODE_DATA_V2
 from dataplane.messages import DeviceClosed, FromWorker
@@ -165,13 +166,18 @@ class PacketPath:
             return
         for _ in range(malformed):
             self.channel.drop_on_device(DropReason.TX_BAD_VIRTIO_HEADER)
-        self._send(self.channel.seal_batch(packets, time.monotonic_ns()))
+        now_ns = time.monotonic_ns()
+        if not any(transport.copy_dscp for transport in self._transports.values()):
+            self._send(self.channel.seal_batch(packets, now_ns))
+            return
+        for dscp, run in groupby(packets, key=dscp_of):
+            self._send(self.channel.seal_batch(list(run), now_ns), dscp)
 
-    def _send(self, sealed: Sequence[tuple[Peer, bytes]]) -> None:
+    def _send(self, sealed: Sequence[tuple[Peer, bytes]], tos: int = 0) -> None:
         for socket_id, packets in groupby(sealed, key=_socket_id):
             transport = self._transports.get(socket_id)
             if transport is not None:
-                transport.send_batch(packets)
+                transport.send_batch(packets, tos)
             else:
                 for peer, _ in packets:
                     peer.drop(DropReason.TX_SEND_FAILED)

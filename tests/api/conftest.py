@@ -214,8 +214,13 @@ def device_message(**fields: Any) -> device_pb2.Device:
     return changed(device_pb2.Device(name="d", mode=common_pb2.DEVICE_MODE_MP), **fields)  # type: ignore[no-any-return]
 
 
+_SOCKET: Final = socket_pb2.Socket(
+    device="d", name="s", address="::", port=1194, fragmentation=socket_pb2.FRAGMENTATION_POLICY_MAY_FRAGMENT
+)
+
+
 def socket_message(**fields: Any) -> socket_pb2.Socket:
-    return changed(socket_pb2.Socket(device="d", name="s", address="::", port=1194), **fields)  # type: ignore[no-any-return]
+    return changed(_SOCKET, **fields)  # type: ignore[no-any-return]
 
 
 def peer_message(**fields: Any) -> peer_pb2.Peer:

@@ -35,8 +35,20 @@ def test_all_settings_are_taken() -> None:
         addresses=["10.8.0.1/24"],
         admin_up=True,
         network_namespace="/n",
+        tcp_mss_ipv4=88,
+        tcp_mss_ipv6=65475,
     )
-    assert spec == DeviceSpec("d", "tun0", Mode.P2P, 68, (IPv4Interface("10.8.0.1/24"),), True, "/n")
+    assert spec == DeviceSpec(
+        "d",
+        "tun0",
+        Mode.P2P,
+        68,
+        (IPv4Interface("10.8.0.1/24"),),
+        admin_up=True,
+        network_namespace="/n",
+        tcp_mss_ipv4=88,
+        tcp_mss_ipv6=65475,
+    )
 
 
 def test_ipv6_addresses_are_read_in_any_form() -> None:
@@ -101,3 +113,11 @@ def test_a_p2p_device_has_no_switches_of_many_peers(switch: str) -> None:
 
 def test_a_p2p_device_may_skip_the_source_check_that_it_does_not_make() -> None:
     assert spec_of(mode=common_pb2.DEVICE_MODE_P2P, skip_source_check=True).skip_source_check
+
+
+def test_a_change_may_take_a_limit_of_segments_away() -> None:
+    device = device_message(tcp_mss_ipv6=1380)
+    request = device_pb2.UpdateDeviceRequest(device=device, update_mask=FieldMask(paths=["tcp_mss_ipv4"]))
+    assert decode_device.decode_change(request, Mode.MP) == ("d", DeviceChange(tcp_mss_ipv4=0))
+    request.update_mask.paths.append("tcp_mss_ipv6")
+    assert decode_device.decode_change(request, Mode.MP) == ("d", DeviceChange(tcp_mss_ipv4=0, tcp_mss_ipv6=1380))

@@ -36,6 +36,8 @@ def test_all_settings_of_a_peer_are_taken() -> None:
         vpn_ipv6="fd00::2",
         keepalive_interval=Duration(seconds=10),
         keepalive_timeout=Duration(seconds=120),
+        tcp_mss_ipv4=0,
+        tcp_mss_ipv6=1360,
     )
     assert decode_peer.decode_creation(peer, Mode.MP) == PeerSpec(
         device="d",
@@ -47,6 +49,8 @@ def test_all_settings_of_a_peer_are_taken() -> None:
         vpn_ipv6=IPv6Address("fd00::2"),
         keepalive_interval_s=10,
         keepalive_timeout_s=120,
+        tcp_mss_ipv4=0,
+        tcp_mss_ipv6=1360,
     )
 
 

@@ -129,6 +129,8 @@ BAD_CREATIONS = [
     ({"keepalive_interval": Duration(nanos=1)}, {"peer.keepalive_interval"}),
     ({"keepalive_timeout": Duration(seconds=1, nanos=500_000_000)}, {"peer.keepalive_timeout"}),
     ({"keepalive_timeout": Duration(seconds=2**62)}, {"peer.keepalive_timeout"}),
+    ({"tcp_mss_ipv4": 87, "tcp_mss_ipv6": 87}, {"peer.tcp_mss_ipv4", "peer.tcp_mss_ipv6"}),
+    ({"tcp_mss_ipv4": 65496, "tcp_mss_ipv6": 65476}, {"peer.tcp_mss_ipv4", "peer.tcp_mss_ipv6"}),
 ]
 
 

@@ -37,6 +37,8 @@ UPDATES: list[tuple[str, dict[str, Any]]] = [
     ("keepalive_timeout", {"keepalive_timeout": Duration(seconds=70)}),
     ("tx_id", {"tx_id": 16777214}),
     ("routes", {"routes": ["192.168.7.0/24", "fd00:7::/48", "0.0.0.0/0"]}),
+    ("tcp_mss_ipv4", {"tcp_mss_ipv4": 0}),
+    ("tcp_mss_ipv6", {"tcp_mss_ipv6": 1360}),
 ]
 
 
@@ -62,10 +64,12 @@ async def test_update_empties_what_is_named_and_not_given(api: Api) -> None:
     await api.peers.CreatePeer(
         create(local_address="192.0.2.1", vpn_ipv6="fd00::2", keepalive_interval=SECOND, keepalive_timeout=SECOND)
     )
-    paths = ("local_address", "vpn_ipv4", "keepalive_interval", "keepalive_timeout")
+    await api.peers.UpdatePeer(update("tcp_mss_ipv4", tcp_mss_ipv4=0))
+    paths = ("local_address", "vpn_ipv4", "keepalive_interval", "keepalive_timeout", "tcp_mss_ipv4")
     peer = (await api.peers.UpdatePeer(update(*paths))).peer
     assert (peer.local_address, peer.vpn_ipv4, peer.vpn_ipv6) == ("", "", "fd00::2")
     assert (peer.keepalive_interval.seconds, peer.keepalive_timeout.seconds) == (0, 0)
+    assert not peer.HasField("tcp_mss_ipv4")
 
 
 async def test_update_without_a_tx_id_makes_it_the_peer_id_again(api: Api) -> None:
@@ -101,6 +105,8 @@ async def test_remote_and_local_address_may_change_their_family_together(api: Ap
         (["keepalive_interval"], {"keepalive_interval": Duration(nanos=1)}, {"peer.keepalive_interval"}),
         (["keepalive_timeout"], {"keepalive_timeout": Duration(seconds=-1)}, {"peer.keepalive_timeout"}),
         (["tx_id"], {"tx_id": 0xFFFFFF}, {"peer.tx_id"}),
+        (["tcp_mss_ipv4"], {"tcp_mss_ipv4": 87}, {"peer.tcp_mss_ipv4"}),
+        (["tcp_mss_ipv6"], {"tcp_mss_ipv6": 65476}, {"peer.tcp_mss_ipv6"}),
         (["vpn_ipv6", "socket", "remote"], {"vpn_ipv6": "x"}, {"update_mask", "peer.vpn_ipv6", "peer.remote"}),
     ],
 )

@@ -51,6 +51,20 @@ async def test_a_created_socket_is_returned(api: Api, address: str, ipv6_only: b
     assert (await api.sockets.GetSocket(get())).socket == socket
 
 
+async def test_the_options_that_were_got_are_told(api: Api) -> None:
+    await api.make_device()
+    options: dict[str, Any] = {
+        "mark": 7,
+        "bind_to_interface": "lo",
+        "receive_buffer_bytes": 4096,
+        "send_buffer_bytes": 5000,
+        "copy_dscp": True,
+        "fragmentation": socket_pb2.FRAGMENTATION_POLICY_PATH_MTU,
+    }
+    request = create(**{f"socket__{name}": value for name, value in options.items()})
+    assert (await api.sockets.CreateSocket(request)).socket == socket_message(**options)
+
+
 async def test_the_system_may_choose_the_port(api: Api) -> None:
     await api.make_device()
     assert (await api.sockets.CreateSocket(create(socket__port=0))).socket.port == 40000
@@ -75,6 +89,11 @@ async def test_the_system_may_choose_the_port(api: Api) -> None:
         ({"socket__address": "::ffff:192.0.2.1"}, {"socket.address"}),
         ({"socket__port": 65536}, {"socket.port"}),
         ({"socket__address": "0.0.0.0", "socket__ipv6_only": True}, {"socket.ipv6_only"}),
+        ({"socket__bind_to_interface": "eth 0"}, {"socket.bind_to_interface"}),
+        ({"socket__bind_to_interface": "e" * 16}, {"socket.bind_to_interface"}),
+        ({"socket__receive_buffer_bytes": 4095}, {"socket.receive_buffer_bytes"}),
+        ({"socket__send_buffer_bytes": 2**30}, {"socket.send_buffer_bytes"}),
+        ({"socket__fragmentation": 4}, {"socket.fragmentation"}),
         ({"network_namespace": "blue"}, {"network_namespace"}),
         ({"network_namespace": "/" + "n" * 255}, {"network_namespace"}),
         (
@@ -143,7 +162,7 @@ async def test_a_handed_over_socket_is_adopted(api: Api) -> None:
     os.close(fd)
     with client:
         socket = (await api.sockets.AdoptSocket(adopt(token=token))).socket
-    assert socket == socket_pb2.Socket(device="d", name="s", address="192.0.2.1", port=1194, adopted=True)
+    assert socket == socket_message(address="192.0.2.1", adopted=True)
 
 
 async def hand_over_pair(api: Api) -> tuple[socket.socket, str, str]:

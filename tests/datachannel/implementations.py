@@ -10,8 +10,9 @@ from typing import Any
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel
 from dataplane.datachannel.datagram import SockAddr
-from dataplane.datachannel.ip_header import destination_of, source_of
+from dataplane.datachannel.ip_header import destination_of, dscp_of, source_of
 from dataplane.datachannel.key_slots import KeySlots
+from dataplane.datachannel.mss import MssLimits, clamped
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.replay_window import ReplayWindow
@@ -35,6 +36,8 @@ class Implementation:
     routing_table: type[RoutingTable[Any]]
     source_of: Callable[[bytes], bytes | None]
     destination_of: Callable[[bytes], bytes | None]
+    clamped: Callable[[bytes, MssLimits], bytes]
+    dscp_of: Callable[[bytes], int]
 
 
 def readable() -> Implementation:
@@ -52,6 +55,8 @@ def readable() -> Implementation:
         routing_table=RoutingTable,
         source_of=source_of,
         destination_of=destination_of,
+        clamped=clamped,
+        dscp_of=dscp_of,
     )
 
 
@@ -74,4 +79,6 @@ def compiled() -> Implementation:
         routing_table=part("routing").TestedRoutingTable,
         source_of=part("ip_header").source,
         destination_of=part("ip_header").destination,
+        clamped=part("mss").clamped,
+        dscp_of=part("ip_header").dscp,
     )

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tun.packets import Packet
+
 if TYPE_CHECKING:
     from tests.datachannel.conftest import Maker
 
@@ -40,3 +42,16 @@ def test_any_bytes_give_both_addresses_or_neither(make: Maker, packet: bytes) ->
     assert (source is None) == (destination is None)
     if source is not None and destination is not None:
         assert len(source) == len(destination) == (4 if packet[0] >> 4 == 4 else 16)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("tos", "dscp"), [(0, 0), (3, 0), (0xB8, 0xB8), (0xBB, 0xB8), (0xFF, 0xFC), (0x13, 0x10)])
+def test_dscp_comes_without_ecn(make: Maker, version: int, tos: int, dscp: int) -> None:
+    packet = Packet(version=version, tos=tos, flow_label=0xFFFFF).pack()
+    assert make.implementation.dscp_of(packet) == dscp
+    assert make.implementation.dscp_of(packet[: 20 if version == 4 else 40]) == dscp
+
+
+@pytest.mark.parametrize("packet", [b"", b"\x45\xb8", b"\x45\xb8" + bytes(17), b"\x6b\x80" + bytes(37), b"\xff" * 60])
+def test_what_has_no_whole_header_has_no_dscp(make: Maker, packet: bytes) -> None:
+    assert make.implementation.dscp_of(packet) == 0

@@ -273,7 +273,8 @@ class FakeResources:
 
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
         self._refuse()
-        return BoundSocket(os.open("/dev/null", os.O_RDWR), spec.address, spec.port or 40000, spec.ipv6_only)
+        fd = os.open("/dev/null", os.O_RDWR)
+        return BoundSocket(fd, spec.address, spec.port or 40000, spec.ipv6_only, spec.options)
 
     def adopt_udp(self, fd: int) -> BoundSocket:
         self._refuse()

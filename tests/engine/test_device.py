@@ -16,8 +16,9 @@ from dataplane.engine.types import (
     EngineError,
     ErrorKind,
     PeerDeleted,
+    WorkerRestarted,
 )
-from dataplane.messages import Command, Configure, DeviceClosed, Stop
+from dataplane.messages import Command, Configure, DeviceClosed, SetTcpMss, Stop
 from dataplane.vocabulary import DelReason, Mode
 from tests.engine.conftest import (
     LIMITS,
@@ -131,3 +132,41 @@ async def test_addresses_are_given_again_when_the_interface_comes_up(engine: Eng
     await engine.create_device(replace(device_spec(), addresses=(address,)))
     await engine.update_device("d", DeviceChange(admin_up=True))
     assert resources.changes == [DeviceChange(admin_up=True, addresses=(address,))]
+
+
+async def test_limits_of_segments_are_told_to_the_worker_and_to_the_next_one(
+    engine: Engine, launcher: FakeLauncher, resources: FakeResources
+) -> None:
+    await engine.create_device(replace(device_spec(), tcp_mss_ipv4=1300))
+    assert launcher.worker.commands[-1] == SetTcpMss(1300, 0)
+    view = await engine.update_device("d", DeviceChange(tcp_mss_ipv6=1280))
+    assert (view.tcp_mss_ipv4, view.tcp_mss_ipv6) == (1300, 1280)
+    assert launcher.worker.commands[-1] == SetTcpMss(1300, 1280)
+    assert resources.changes == []
+    async with engine.watch() as watch:
+        launcher.worker.end(-9)
+        assert isinstance(await next_event(watch), WorkerRestarted)
+    assert launcher.worker.commands[-1] == SetTcpMss(1300, 1280)
+
+
+async def test_limits_of_segments_may_change_while_the_worker_dies(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    dying = launcher.worker
+
+    def die(_: Command) -> None:
+        dying.end(-9)
+
+    dying.reactions[SetTcpMss] = die
+    async with engine.watch() as watch:
+        assert (await engine.update_device("d", DeviceChange(tcp_mss_ipv4=1300))).tcp_mss_ipv4 == 1300
+        assert isinstance(await next_event(watch), WorkerRestarted)
+    assert launcher.worker.commands[-1] == SetTcpMss(1300, 0)
+
+
+async def test_a_worker_that_refuses_limits_of_segments_is_heard(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    launcher.worker.reactions[SetTcpMss] = lambda _: "INTERNAL"
+    with pytest.raises(EngineError) as caught:
+        await engine.update_device("d", DeviceChange(tcp_mss_ipv4=1300))
+    assert caught.value.reason == "INTERNAL"
+    assert engine.get_device("d").tcp_mss_ipv4 == 0

@@ -235,12 +235,16 @@ async def test_update_changes_what_is_set(engine: Engine, launcher: FakeLauncher
     await make_ready(engine)
     before = await engine.create_peer(peer_spec(1, local="192.0.2.1"))
     remote = Endpoint(IPv4Address("203.0.113.9"), 5000)
-    change = PeerChange(remote=remote, local_address=None, keepalive_timeout_s=30)
+    change = PeerChange(remote=remote, local_address=None, keepalive_timeout_s=30, tcp_mss_ipv4=0)
     view = await engine.update_peer("d", 1, change)
-    assert view.spec == replace(before.spec, remote=remote, local_address=None, keepalive_timeout_s=30)
+    assert view.spec == replace(before.spec, remote=remote, local_address=None, keepalive_timeout_s=30, tcp_mss_ipv4=0)
     assert view.create_revision == before.create_revision
     assert launcher.worker.commands[-1] == UpdatePeer(
-        peer_id=1, remote=messages.Endpoint(remote.address.packed, 5000), local=None, keepalive_timeout_s=30
+        peer_id=1,
+        remote=messages.Endpoint(remote.address.packed, 5000),
+        local=None,
+        keepalive_timeout_s=30,
+        tcp_mss_ipv4=0,
     )
 
 

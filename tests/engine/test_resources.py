@@ -9,15 +9,18 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
 from pathlib import Path
 
 import pytest
 
 from dataplane.engine.resources import LinuxResources, Tun, closed_on_failure
 from dataplane.engine.types import DeviceChange, EngineError, ErrorKind
+from dataplane.transport.socket_options import IP_MTU_DISCOVER, OptionRefused, SocketOptions
+from dataplane.transport.udp_socket import BUFFER_BYTES, bind_udp
 from dataplane.tun.device import IFF_NO_PI, IFF_TUN, IFF_VNET_HDR
 from dataplane.tun.link import get_link
+from dataplane.vocabulary import FragmentationPolicy
 from tests.engine.conftest import device_spec, open_fds, socket_spec
 from tests.tun.conftest import fresh_namespace, opened_with
 
@@ -64,6 +67,41 @@ def test_an_adopted_socket_is_only_looked_at() -> None:
         udp.bind(("::1", 0))
         bound = RESOURCES.adopt_udp(udp.fileno())
         assert (bound.address, bound.port, bound.ipv6_only) == (ip_address("::1"), udp.getsockname()[1], True)
+
+
+@pytest.mark.root
+def test_options_are_told_as_they_were_got() -> None:
+    wanted = SocketOptions(7, "lo", 4096, 8192, copy_dscp=True, fragmentation=FragmentationPolicy.DONT_FRAGMENT)
+    bound = RESOURCES.bind_udp(replace(socket_spec(address="127.0.0.1"), port=0, options=wanted))
+    with socket.socket(fileno=bound.fd) as udp:
+        assert bound.options == wanted
+        assert udp.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 7
+
+
+@pytest.mark.root
+def test_an_adopted_socket_keeps_what_its_owner_gave_it() -> None:
+    with bind_udp(IPv4Address("127.0.0.1"), 0, options=SocketOptions(7, "lo")) as udp:
+        udp.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, 2)
+        expected = SocketOptions(7, "lo", BUFFER_BYTES, BUFFER_BYTES, fragmentation=FragmentationPolicy.DONT_FRAGMENT)
+        assert RESOURCES.adopt_udp(udp.fileno()).options == expected
+
+
+def test_an_interface_that_is_not_there_is_named() -> None:
+    spec = replace(socket_spec(address="127.0.0.1"), port=0, options=SocketOptions(bind_to_interface="none-such"))
+    with pytest.raises(EngineError) as caught:
+        RESOURCES.bind_udp(spec)
+    assert refusal(caught) == (ErrorKind.FAILED_PRECONDITION, "SOCKET_OPTION_REFUSED", "ENODEV")
+    assert caught.value.metadata["option"] == "bind_to_interface"
+
+
+def test_a_mark_that_may_not_be_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OptionRefused("mark", PermissionError(errno.EPERM, "Operation not permitted"))
+
+    monkeypatch.setattr("dataplane.engine.resources.bind_udp", refuse)
+    with pytest.raises(EngineError, match="mark") as caught:
+        RESOURCES.bind_udp(socket_spec())
+    assert refusal(caught) == (ErrorKind.PERMISSION_DENIED, "PERMISSION_DENIED", "EPERM")
 
 
 def test_a_socket_without_a_port_is_refused() -> None:

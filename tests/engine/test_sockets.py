@@ -13,8 +13,9 @@ import pytest
 
 from dataplane.engine import errors
 from dataplane.engine.engine import Engine
-from dataplane.engine.types import EngineError, ErrorKind, PeerDeleted
+from dataplane.engine.types import EngineError, ErrorKind, PeerDeleted, WorkerRestarted
 from dataplane.messages import AddSocket, RemovePeer, RemoveSocket
+from dataplane.transport.socket_options import SocketOptions
 from dataplane.vocabulary import DelReason
 from tests.engine.conftest import (
     LIMITS,
@@ -22,6 +23,7 @@ from tests.engine.conftest import (
     FakeResources,
     make_device,
     make_ready,
+    next_event,
     next_events,
     open_fds,
     peer_spec,
@@ -106,6 +108,17 @@ async def test_a_control_outlet_is_closed_when_its_device_is_missing(engine: Eng
         await engine.adopt_socket("x", "s", os.open("/dev/null", os.O_RDWR), outlet_fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(outlet_fd)
+
+
+async def test_the_worker_and_the_next_one_are_told_to_copy_the_dscp(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    view = await engine.create_socket(replace(socket_spec(), options=SocketOptions(copy_dscp=True)))
+    assert view.options == SocketOptions(copy_dscp=True)
+    assert launcher.worker.commands[-1] == AddSocket(1, copy_dscp=True)
+    async with engine.watch() as watch:
+        launcher.worker.end(-9)
+        assert isinstance(await next_event(watch), WorkerRestarted)
+    assert launcher.worker.commands[-1] == AddSocket(1, copy_dscp=True)
 
 
 async def test_the_worker_gets_each_socket_under_a_number_of_its_own(engine: Engine, launcher: FakeLauncher) -> None:

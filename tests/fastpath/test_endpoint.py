@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.datachannel.datagram import SockAddr
-from dataplane.fastpath.endpoint import are_same, key_of, packed, repacked, repacked_local
+from dataplane.fastpath.endpoint import are_same, goes_by_ipv4, key_of, packed, repacked, repacked_local
 
 PORTS = st.integers(0, 0xFFFF)
 WORDS = st.integers(0, 0xFFFFFFFF)
@@ -98,3 +98,17 @@ def test_local_address_comes_back_as_it_was(address: bytes | None) -> None:
 def test_local_address_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match=f"an address of {length} bytes"):
         repacked_local(bytes(length))
+
+
+@pytest.mark.parametrize(
+    ("sockaddr", "expected"),
+    [
+        (("192.0.2.1", 1194), True),
+        (("::ffff:192.0.2.1", 1194, 0, 0), True),
+        (("::192.0.2.1", 1194, 0, 0), False),
+        (("2001:db8::1", 1194, 0, 0), False),
+        (("::fffe:0:0", 1194, 0, 0), False),
+    ],
+)
+def test_v4_mapped_addresses_are_reached_by_ipv4(sockaddr: SockAddr, expected: bool) -> None:
+    assert goes_by_ipv4(sockaddr) == expected

@@ -62,3 +62,8 @@ def test_each_peer_gets_its_datagrams_in_order_in_trains_that_the_kernel_takes(
                 or train[0] > before[0]
                 or sum(before) + train[0] > MAX[peer]
             )
+
+
+def test_packets_of_another_tos_travel_in_another_train() -> None:
+    trains = trains_of([(IPV4, 100, 0), (IPV4, 100, 0), (IPV4, 100, 8), (IPV6, 100, 8), (IPV4, 100, 8), (IPV4, 100, 0)])
+    assert trains == [(0, [100, 100]), (0, [100, 100]), (1, [100]), (0, [100])]

@@ -55,6 +55,12 @@ def test_a_device_is_handed_over_created_and_followed(link: Link, dataplane: Fak
     assert descriptors() == before
 
 
+def test_an_mss_goes_with_the_device(link: Link, dataplane: FakeDataPlane) -> None:
+    dataplane.fail("create_device", EXISTS)
+    make_device(link, TUN0, FAMILY, 1300)
+    assert [request.device.tcp_mss_ipv4 for (request,) in dataplane.calls("create_device")] == [1300, 1300]
+
+
 @pytest.mark.parametrize("name", ["_tun", "tün", "a@b", "-x"])
 def test_a_name_that_the_data_plane_would_refuse_is_replaced(link: Link, name: str) -> None:
     assert make_device(link, NewLink(name, "ovpn-dco", True), FAMILY).name == f"ifindex-100.{namespace()}"

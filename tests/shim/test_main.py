@@ -25,6 +25,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(front, "run", run)
     monkeypatch.delenv("OVPN_SHIM_TARGET", raising=False)
     monkeypatch.delenv("OVPN_SHIM_HANDOFF", raising=False)
+    monkeypatch.delenv("OVPN_SHIM_MSS", raising=False)
     return commands
 
 
@@ -55,6 +56,24 @@ def test_environment_stands_in_for_options(started: list[list[str]], monkeypatch
     assert started[0][4:6] == ["--target=unix:///from-environment", "--handoff=/given"]
 
 
+def test_mss_is_handed_on_from_option_or_environment(started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVPN_SHIM_MSS", "1300")
+    __main__.main(["run", "--", "true"])
+    assert started[0][-1] == "--mss=1300"
+    __main__.main(["run", "--mss", "0", "--", "true"])
+    assert started[2][-1] == "--log-level=info"
+
+
+def test_wrong_environment_is_wrong_usage(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OVPN_SHIM_MSS", "big")
+    with pytest.raises(SystemExit) as exited:
+        __main__.main(["run", "--", "true"])
+    assert (exited.value.code, started) == (64, [])
+    assert "--mss" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -63,6 +82,8 @@ def test_environment_stands_in_for_options(started: list[list[str]], monkeypatch
         ["run", "--"],
         ["run", "openvpn"],
         ["run", "--log-level", "loud", "--", "true"],
+        ["run", "--mss", "107", "--", "true"],
+        ["run", "--mss", "65496", "--", "true"],
         ["walk", "--", "true"],
     ],
 )

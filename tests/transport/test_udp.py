@@ -42,10 +42,10 @@ def namespace() -> Iterator[str]:
 def make_transport() -> Iterator[MakeTransport]:
     made: list[UdpTransport] = []
 
-    def make(address: str, *, ipv6_only: bool = False, namespace: str = "") -> UdpTransport:
+    def make(address: str, *, ipv6_only: bool = False, namespace: str = "", copy_dscp: bool = False) -> UdpTransport:
         udp = in_network_namespace(namespace, lambda: bind_udp(ip_address(address), 0, ipv6_only=ipv6_only))
         with udp:
-            made.append(UdpTransport(1, udp.fileno()))
+            made.append(UdpTransport(1, udp.fileno(), copy_dscp=copy_dscp))
         return made[-1]
 
     yield make
@@ -379,3 +379,51 @@ def test_outlet_for_control_packets_is_a_duplicate_and_closed_with_the_socket() 
 def test_descriptor_that_is_no_udp_socket_is_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, pytest.raises(NotAUdpSocket):
         UdpTransport(1, tcp.fileno())
+
+
+# The type of service
+
+
+def hears_tos(udp: socket.socket) -> socket.socket:
+    level, option = (
+        (socket.IPPROTO_IP, socket.IP_RECVTOS)
+        if udp.family == socket.AF_INET
+        else (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS)
+    )
+    udp.setsockopt(level, option, 1)
+    return udp
+
+
+def tos_heard(udp: socket.socket) -> int:
+    _, ((_, _, value),), _, _ = udp.recvmsg(1000, 100)
+    return value[0]
+
+
+@pytest.mark.parametrize(("bound_to", "client_at"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
+@pytest.mark.parametrize(("with_local", "count"), [(True, 1), (True, 3), (False, 1), (False, 3)])
+def test_tos_is_on_every_packet_of_a_train_and_of_those_alone(
+    make_transport: MakeTransport, bound_to: str, client_at: str, with_local: bool, count: int
+) -> None:
+    transport = make_transport(bound_to, copy_dscp=True)
+    local = transport.local_address(ip_address(client_at).packed) if with_local else None
+    with hears_tos(client(client_at)) as udp:
+        destination = Destination(transport.sockaddr(ip_address(client_at).packed, udp.getsockname()[1]), local)
+        transport.send_batch([(destination, b"hello")] * count, 0xB8)
+        assert [tos_heard(udp) for _ in range(count)] == [0xB8] * count
+        transport.send_batch([(destination, b"hello")] * count)
+        assert [tos_heard(udp) for _ in range(count)] == [0] * count
+
+
+def test_socket_that_does_not_copy_the_dscp_sends_as_ever(make_transport: MakeTransport) -> None:
+    transport = make_transport("127.0.0.1")
+    with hears_tos(client()) as udp:
+        transport.send_batch([(Destination(udp.getsockname()), b"hello")], 0xB8)
+        assert tos_heard(udp) == 0
+
+
+def test_tos_stays_when_the_local_address_is_gone(make_transport: MakeTransport) -> None:
+    transport = make_transport("0.0.0.0", copy_dscp=True)
+    with hears_tos(client()) as udp:
+        destination = Destination(udp.getsockname(), IPv4Address("203.0.113.7").packed)
+        transport.send_batch([(destination, b"hello")], 0xB8)
+        assert (tos_heard(udp), destination.local) == (0xB8, None)

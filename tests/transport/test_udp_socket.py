@@ -8,10 +8,9 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Interface, ip_address
 
 import pytest
 
+from dataplane.transport.socket_options import SO_RCVBUFFORCE, SO_SNDBUFFORCE, SocketOptions
 from dataplane.transport.udp_socket import (
     BUFFER_BYTES,
-    SO_RCVBUFFORCE,
-    SO_SNDBUFFORCE,
     UDP_GRO,
     NotAUdpSocket,
     SocketNotBound,
@@ -83,6 +82,26 @@ def test_buffers_that_are_larger_stay_as_they_are() -> None:
         udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 * BUFFER_BYTES)
         enlarge_buffers(udp)
         assert udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 8 * BUFFER_BYTES
+
+
+@pytest.mark.root
+def test_buffers_that_were_asked_for_are_not_enlarged() -> None:
+    options = SocketOptions(receive_buffer_bytes=4096, send_buffer_bytes=8192)
+    with bind_udp(LOCALHOST, 0, options=options) as udp:
+        sizes = [udp.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)]
+        assert sizes == [2 * 4096, 2 * 8192]
+
+
+@pytest.mark.root
+def test_link_local_address_is_bound_on_an_interface(namespace: str) -> None:
+    with tun_in(namespace, "tun0"):
+        enable_ipv6(namespace, "tun0")
+        set_link("tun0", namespace, addresses=[IPv6Interface("fe80::1/64")])
+        wait_for_addresses(namespace)
+        options = SocketOptions(bind_to_interface="tun0")
+        udp = in_network_namespace(namespace, lambda: bind_udp(IPv6Address("fe80::1"), 0, options=options))
+        with udp:
+            assert inspect_udp(udp.fileno()).address == IPv6Address("fe80::1")
 
 
 class Unprivileged(socket.socket):

@@ -18,6 +18,7 @@ from dataplane.messages import (
     InstallKey,
     RemovePeer,
     RemoveSocket,
+    SetTcpMss,
     SwapKeys,
     UpdatePeer,
 )
@@ -76,6 +77,9 @@ REFUSED: list[tuple[str, Command]] = [
     ("INTERNAL", add_peer(keepalive_interval_s=-1)),
     ("INTERNAL", UpdatePeer(1, keepalive_timeout_s=86401)),
     ("INTERNAL", UpdatePeer(1, tx_id=0xFFFFFF)),
+    ("INTERNAL", add_peer(tcp_mss_ipv4=-1)),
+    ("INTERNAL", UpdatePeer(1, tcp_mss_ipv6=65496)),
+    ("INTERNAL", SetTcpMss(65496, 0)),
     ("INTERNAL", DeleteKey(1, 2)),
     ("INTERNAL", bad_key(slot=2)),
     ("INTERNAL", bad_key(key_id=8)),

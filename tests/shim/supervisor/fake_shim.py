@@ -149,7 +149,7 @@ class FakeHandler:
         os.close(self.bell)
 
 
-def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLogger) -> FakeHandler:
+def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLogger, _mss: int) -> FakeHandler:
     if target == "refused":
         raise ValueError("this target cannot be")
     if target == "dies":

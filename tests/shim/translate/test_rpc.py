@@ -50,6 +50,11 @@ def test_a_new_link_becomes_a_device_that_ends_with_the_shim(multipeer: bool, mo
     )
 
 
+def test_a_device_with_an_mss_has_it_for_both_families() -> None:
+    device = rpc.create_device(NEW_LINK, "tun0.4026531840", "00ff", 1300).device
+    assert (device.tcp_mss_ipv4, device.tcp_mss_ipv6) == (1300, 1280)
+
+
 def test_a_new_peer_of_many_has_its_vpn_addresses() -> None:
     assert rpc.create_peer(NEW_PEER, "tun0", "udp", multipeer=True).peer == peer_pb2.Peer(
         device="tun0",
