@@ -38,7 +38,7 @@ class Peer:
     vpn_ipv4: bytes | None = None
     vpn_ipv6: bytes | None = None
     keepalive: Keepalive = field(default_factory=Keepalive)
-    tx_id: int | None = None
+    tx_id: int | None = field(default=None, repr=False)
     keys: KeySlots = field(init=False, repr=False)
     own_mss: OwnLimits = field(init=False, repr=False, default=(None, None))
     mss: MssLimits = field(init=False, repr=False, default=MssLimits())

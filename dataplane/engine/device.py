@@ -6,7 +6,6 @@ Knows how the parts are put together, given to each new worker and taken apart. 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -143,10 +142,11 @@ class Device:
             await self._kernel_routes.switch(wanted)
             if change.concerns_link:
                 await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
+            if self._supervisor.state is DeviceState.READY:
+                await self._tell(wanted)
             self._spec = wanted
             self._routes.switch(wanted)
-            if self._supervisor.state is DeviceState.READY:
-                await self._tell_settings()
+            await self._settle_routes()
             return self.view()
 
     async def delete_socket(self, name: str) -> None:
@@ -190,12 +190,9 @@ class Device:
             case DeviceClosed():
                 self._on_interface_gone(self)
 
-    async def _tell_settings(self) -> None:
-        # If the worker dies meanwhile, the next one is configured with them.
-        with contextlib.suppress(EngineError):
-            await self._supervisor.request(SetSwitches(self._spec.skip_source_check, self._spec.client_to_client))
-            await self._supervisor.request(SetTcpMss(self._spec.tcp_mss_ipv4, self._spec.tcp_mss_ipv6))
-            await self._routes.settle()
+    async def _tell(self, wanted: DeviceSpec) -> None:
+        await self._ask(SetSwitches(wanted.skip_source_check, wanted.client_to_client))
+        await self._ask(SetTcpMss(wanted.tcp_mss_ipv4, wanted.tcp_mss_ipv6))
 
     def _completed(self, change: DeviceChange) -> DeviceChange:
         # Linux forgets the IPv6 addresses of an interface that goes down.
