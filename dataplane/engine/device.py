@@ -128,8 +128,12 @@ class Device:
             given = {name: value for name, value in fields.items() if value is not None}
             wanted = dataclasses.replace(self._spec, **given)
             await self._kernel_routes.switch(wanted)
-            if change.concerns_link:
-                await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
+            try:
+                if change.concerns_link:
+                    await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
+            except EngineError:
+                await self._kernel_routes.switch(self._spec)
+                raise
             self._spec = wanted
             self._routes.switch(wanted)
             if self._supervisor.state is DeviceState.READY:
