@@ -111,7 +111,7 @@ class Receiver:
         if inner_source is None:
             peer.drop(DropReason.RX_NOT_IP)
             return None
-        if not self.skip_source_check and self._peers.routes.lookup(inner_source) is not peer:
+        if self._peers.routes.lookup(inner_source) is not peer and not self.skip_source_check:
             peer.drop(DropReason.RX_SOURCE_CHECK)
             return None
         return clamped(payload, peer.mss)

@@ -49,7 +49,7 @@ class Transmitter:
     def seal_batch(self, packets: Sequence[bytes], now_ns: int) -> list[tuple[Peer, bytes]]:
         """The DATA_V2 packets of these IP packets, in order; see DataChannel.seal_batch."""
         sealed: list[tuple[Peer, bytes]] = []
-        lookup = self._peers.routes.lookup
+        lookup, seal_to = self._peers.routes.lookup, self.seal_to
         for packet in packets:
             destination = destination_of(packet)
             if destination is None:
@@ -57,10 +57,10 @@ class Transmitter:
                 continue
             target = lookup(destination)
             if isinstance(target, Peer):
-                self.seal_to(target, packet, now_ns, sealed)
+                seal_to(target, packet, now_ns, sealed)
             elif target is RouteTarget.EVERYONE and self._peers.by_id:
                 for peer in self._peers.by_id.values():
-                    self.seal_to(peer, packet, now_ns, sealed)
+                    seal_to(peer, packet, now_ns, sealed)
             else:
                 self._device_row[_DROPS + DropReason.TX_NO_PEER] += 1
         return sealed

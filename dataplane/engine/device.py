@@ -6,6 +6,7 @@ Knows how the parts are put together, given to each new worker and taken apart. 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -140,13 +141,17 @@ class Device:
             given = {name: value for name, value in fields.items() if value is not None}
             wanted = dataclasses.replace(self._spec, **given)
             await self._kernel_routes.switch(wanted)
-            if change.concerns_link:
-                await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
-            if self._supervisor.state is DeviceState.READY:
+            try:
+                if change.concerns_link:
+                    await asyncio.to_thread(self._resources.change_link, self._tun.fd, self._completed(change))
                 await self._tell(wanted)
+            except EngineError:
+                await self._kernel_routes.switch(self._spec)
+                raise
             self._spec = wanted
             self._routes.switch(wanted)
-            await self._settle_routes()
+            with contextlib.suppress(EngineError):
+                await self._routes.settle()
             return self.view()
 
     async def delete_socket(self, name: str) -> None:
@@ -191,8 +196,15 @@ class Device:
                 self._on_interface_gone(self)
 
     async def _tell(self, wanted: DeviceSpec) -> None:
-        await self._ask(SetSwitches(wanted.skip_source_check, wanted.client_to_client))
-        await self._ask(SetTcpMss(wanted.tcp_mss_ipv4, wanted.tcp_mss_ipv6))
+        if self._supervisor.state is not DeviceState.READY:
+            return
+        try:
+            await self._supervisor.request(SetSwitches(wanted.skip_source_check, wanted.client_to_client))
+            await self._supervisor.request(SetTcpMss(wanted.tcp_mss_ipv4, wanted.tcp_mss_ipv6))
+        except EngineError as error:
+            # A new worker is told when it is configured, which waits for this change.
+            if error.reason != "WORKER_RESTARTING":
+                raise
 
     def _completed(self, change: DeviceChange) -> DeviceChange:
         # Linux forgets the IPv6 addresses of an interface that goes down.

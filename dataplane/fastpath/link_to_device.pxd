@@ -17,7 +17,7 @@ cdef class LinkToDevice:
     cdef UdpReceiver receiver
     cdef Merger* merger
     cdef int tun_fd
-    # Where packets from peer to peer go; what they add is sent with what comes from the TUN.
+    # Where packets from peer to peer go.
     cdef Copies copies
     cdef UdpSockets sockets
     # Moves a batch of datagrams of a socket; how many OpenVPN packets came. is_full: more may be waiting.

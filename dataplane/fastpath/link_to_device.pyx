@@ -52,6 +52,8 @@ cdef class LinkToDevice:
             self.receiver.datagram_at(index, &datagram)
             packets += self._move_segments(udp, &datagram, now_ns)
         self._write_frames()
+        if self.channel.client_to_client:
+            self.copies.sender.send(self.sockets, now_ns)
         is_full[0] = count == RECEIVE_BATCH
         return packets
 
@@ -109,6 +111,8 @@ cdef class LinkToDevice:
             if not self.channel.client_to_client or not self._relay(&peer.state, whole, now_ns):
                 self._deliver(&peer.state, whole)
         self._write_frames()
+        if self.channel.client_to_client:
+            self.copies.sender.send(self.sockets, now_ns)
 
     cdef inline void _deliver(self, PeerState* peer, Span packet) noexcept nogil:
         if not merge(self.merger, packet, peer):

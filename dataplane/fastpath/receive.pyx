@@ -137,7 +137,7 @@ cdef class Receiver:
         if not source.size:
             packets_dropped(peer, NOT_IP, 1)
             return False
-        if not self.skip_source_check and self.peers.behind(source) != peer:
+        if self.peers.behind(source) != peer and not self.skip_source_check:
             packets_dropped(peer, SOURCE_CHECK, 1)
             return False
         return True

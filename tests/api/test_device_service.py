@@ -260,6 +260,26 @@ async def test_update_changes_what_the_mask_names_and_no_more(api: Api) -> None:
     assert api.resources.changes[-1] == DeviceChange(mtu=1300, admin_up=True)
 
 
+@pytest.mark.parametrize(
+    "switch", ["skip_source_check", "client_to_client", "forward_multicast", "follow_kernel_routes"]
+)
+async def test_each_switch_is_on_by_an_update_and_off_by_the_next(api: Api, switch: str) -> None:
+    await api.make_device()
+    before = (await api.devices.GetDevice(device_pb2.GetDeviceRequest(name="d"))).device
+    device = (await api.devices.UpdateDevice(update(switch, **{switch: True}))).device
+    assert device == changed(before, **{switch: True})
+    assert (await api.devices.GetDevice(device_pb2.GetDeviceRequest(name="d"))).device == device
+    assert (await api.devices.UpdateDevice(update(switch))).device == before
+    assert api.resources.changes == []
+
+
+async def test_the_switches_of_many_peers_are_refused_on_a_p2p_device(api: Api) -> None:
+    await api.make_device(mode=common_pb2.DEVICE_MODE_P2P)
+    switches = ("client_to_client", "forward_multicast", "follow_kernel_routes")
+    refusal = await refusal_of(api.devices.UpdateDevice(update(*switches, **dict.fromkeys(switches, True))))
+    assert set(refusal.violations) == {f"device.{switch}" for switch in switches}
+
+
 async def test_update_may_be_repeated(api: Api) -> None:
     await api.make_device()
     first = await api.devices.UpdateDevice(update("mtu", mtu=1300))

@@ -9,7 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from dataplane.transport.socket_options import IP_MTU_DISCOVER, OptionRefused, S
 from dataplane.transport.udp_socket import BUFFER_BYTES, bind_udp
 from dataplane.tun.device import IFF_NO_PI, IFF_TUN, IFF_VNET_HDR
 from dataplane.tun.link import get_link
+from dataplane.tun.routes import Hop
 from dataplane.vocabulary import FragmentationPolicy
 from tests.engine.conftest import device_spec, open_fds, socket_spec
 from tests.tun.conftest import fresh_namespace, opened_with
@@ -208,6 +209,29 @@ def test_a_tun_that_puts_packet_information_before_its_packets_is_refused() -> N
             RESOURCES.adopt_tun(fd, 0)
         os.close(fd)
     assert refusal(caught)[1] == "NOT_A_TUN"
+
+
+@pytest.mark.root
+def test_the_routes_of_an_interface_are_watched_where_it_is(namespace: str) -> None:
+    addresses = (ip_interface("10.8.0.1/24"),)
+    spec = replace(device_spec(), network_namespace=namespace, addresses=addresses, admin_up=True)
+    tun = RESOURCES.make_tun(spec)
+    with closed_on_failure(tun.fd):
+        feed = RESOURCES.watch_routes(tun.fd)
+        assert feed.read()[ip_network("10.8.0.0/24")] == (Hop.ON_LINK,)
+        feed.close()
+    os.close(tun.fd)
+
+
+@pytest.mark.root
+def test_the_routes_of_an_interface_that_is_gone_are_not_watched(namespace: str) -> None:
+    tun = RESOURCES.make_tun(replace(device_spec(), network_namespace=namespace))
+    with closed_on_failure(tun.fd):
+        subprocess.run(["ip", "netns", "exec", Path(namespace).name, "ip", "link", "del", "tun-d"], check=True)
+        with pytest.raises(EngineError) as caught:
+            RESOURCES.watch_routes(tun.fd)
+    assert refusal(caught)[1] == "NOT_A_TUN"
+    os.close(tun.fd)
 
 
 @pytest.mark.root

@@ -282,6 +282,23 @@ async def test_a_kernel_that_tells_no_routes_refuses_the_device(
     assert (engine.get_device("d").client_to_client, resources.changes) == (False, [])
 
 
+async def test_a_refused_setting_leaves_the_switches_as_they_were(
+    engine: Engine, resources: FakeResources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_following(engine, skip_source_check=True)
+    refusal = EngineError(ErrorKind.FAILED_PRECONDITION, "LINK_SETTING_REFUSED", "no")
+
+    def refuse(*_: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(resources, "change_link", refuse)
+    with pytest.raises(EngineError) as caught:
+        await engine.update_device("d", DeviceChange(mtu=68, follow_kernel_routes=True))
+    assert caught.value is refusal
+    assert not engine.get_device("d").follow_kernel_routes
+    assert [feed.is_closed for feed in resources.feeds] == [True]
+
+
 # Switches
 
 

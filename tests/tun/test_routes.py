@@ -165,6 +165,12 @@ def test_routes_that_go_with_an_address_are_missed(routing: Routing) -> None:
     assert routing.via("10.7.0.1/32") == ["LOCAL"]
 
 
+def test_a_deleted_interface_has_no_routes(routing: Routing) -> None:
+    routing.ip("route add 192.168.7.0/24 via 10.8.0.2 dev tun0")
+    routing.ip("link del tun0")
+    assert routing.known == {}
+
+
 def test_nothing_is_missed_when_notices_are_lost(tuns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "_RECEIVE_BUFFER", 0)  # the kernel's least, which holds two notices or three
     routing = Routing(tuns)
