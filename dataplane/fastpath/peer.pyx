@@ -16,8 +16,8 @@ cdef class Peer:
     """A peer. Two with the same peer_id, one after the other, differ by uid.
 
     local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
-    packed addresses inside the tunnel. own_mss are its own limits of the MSS option (None:
-    the device's). row is its statistics row, a writable buffer of 64 words (vocabulary.Column).
+    packed addresses inside the tunnel. row is its statistics row, a writable buffer of 64 words (vocabulary.Column).
+    own_mss are its own limits of the MSS option (None: the device's).
     Raises ValueError for an address or a row that is none.
     """
 
