@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--mss",
         type=_mss,
-        default=os.environ.get("OVPN_SHIM_MSS", "0"),
+        default=os.environ.get("OVPN_SHIM_MSS") or "0",
         metavar="BYTES",
         help="lower the MSS of TCP inside the tunnel to BYTES over IPv4, BYTES - 20 over IPv6, as mssfix does without"
         " offload (environment: OVPN_SHIM_MSS; default: 0, left alone)",

@@ -32,6 +32,8 @@ _SOCK_FILTER: Final = struct.Struct("=HBBI")
 _SOCK_FPROG: Final = struct.Struct("@HP")
 _SOL_UDP: Final = 17
 _UDP_GRO: Final = 104
+_IP_MTU_DISCOVER: Final = 10  # <linux/in.h>
+_IPV6_MTU_DISCOVER: Final = 23  # <linux/in6.h>
 _LOOPBACK_IFINDEX: Final = 1  # in every network namespace
 _SKF_AD_IFINDEX: Final = 0xFFFFF000 + 8  # <linux/filter.h>: the ancillary load of the incoming device
 
@@ -53,9 +55,10 @@ _BY_OPCODE_IF_LOCAL: Final = (
 def split(openvpn: socket.socket) -> socket.socket:
     """Makes the second socket, bound to the address that `openvpn` (UDP, IPv4 or IPv6) is bound to.
 
-    It has the same mark, device, buffers and IPV6_V6ONLY, and is non-blocking. Between its bind and the program's
-    attachment, some microseconds, the kernel still chooses by hash; what is then misdirected is lost, as any
-    datagram may be. Closing every copy of it undoes the split. Raises UnsuitableSocketError.
+    It has the same mark, device, buffers, IPV6_V6ONLY and way with long packets (--mtu-disc), and is non-blocking.
+    Between its bind and the program's attachment, some microseconds, the kernel still chooses by hash; what is then
+    misdirected is lost, as any datagram may be. Closing every copy of it undoes the split.
+    Raises UnsuitableSocketError.
     """
     address = openvpn.getsockname()
     if address[1] == 0:
@@ -118,6 +121,8 @@ def _copy_options(source: socket.socket, target: socket.socket) -> None:
     if source.family == socket.AF_INET6:
         only_v6 = source.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         target.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
+        _copy(source, target, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
+    _copy(source, target, socket.IPPROTO_IP, _IP_MTU_DISCOVER)
     if mark := source.getsockopt(socket.SOL_SOCKET, socket.SO_MARK):
         target.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     if device := source.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _INTERFACE_NAME_SIZE).rstrip(b"\0"):
@@ -125,6 +130,10 @@ def _copy_options(source: socket.socket, target: socket.socket) -> None:
     for option, forced in ((socket.SO_SNDBUF, _SO_SNDBUFFORCE), (socket.SO_RCVBUF, _SO_RCVBUFFORCE)):
         # The kernel reports twice the size that was asked for (socket(7)).
         target.setsockopt(socket.SOL_SOCKET, forced, source.getsockopt(socket.SOL_SOCKET, option) // 2)
+
+
+def _copy(source: socket.socket, target: socket.socket, level: int, option: int) -> None:
+    target.setsockopt(level, option, source.getsockopt(level, option))
 
 
 def _attach_program(member: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:

@@ -48,6 +48,10 @@ cdef class UdpSockets:
         """For tests: adds a socket."""
         self.add(socket_id, fd, control_fd, copy_dscp)
 
+    def drop(self, socket_id):
+        """For tests: forgets a socket."""
+        self.remove(socket_id)
+
     cdef UdpSocket* find(self, uint32_t socket_id) noexcept nogil:
         cdef UdpSocket* udp = self.first
         while udp != NULL and udp.socket_id != socket_id:

@@ -14,7 +14,7 @@ from dataplane.tun.network_namespace import in_network_namespace
 from lab.dataplane import DataPlane
 from lab.lab import Lab
 from lab.netns import Namespace
-from lab.openvpn import SERVER_VPN_IPV4
+from lab.openvpn import SERVER_VPN_IPV4, SERVER_VPN_IPV6
 from lab.pki import Authority
 from lab.tunnel import Plan, Tunnel, build
 
@@ -36,16 +36,17 @@ class ClampedPlan(Plan):
         return None if words is None else [*words[:-1], "--mss", str(MSS), "--"]
 
 
-def tcp_in(namespace: Namespace) -> socket.socket:
-    tcp = in_network_namespace(str(Path("/run/netns") / namespace.name), socket.socket)
+def tcp_in(namespace: Namespace, family: int) -> socket.socket:
+    tcp = in_network_namespace(str(Path("/run/netns") / namespace.name), lambda: socket.socket(family))
     tcp.settimeout(10)
     return tcp
 
 
-def segment_sizes(tunnel: Tunnel) -> tuple[int, int]:
+def segment_sizes(tunnel: Tunnel, address: str = SERVER_VPN_IPV4) -> tuple[int, int]:
     """What client and server send in a segment of a connection between them, over which some data go both ways."""
-    with tcp_in(tunnel.server.namespace) as listener, tcp_in(tunnel.client.namespace) as client:
-        listener.bind((SERVER_VPN_IPV4, 0))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with tcp_in(tunnel.server.namespace, family) as listener, tcp_in(tunnel.client.namespace, family) as client:
+        listener.bind((address, 0))
         listener.listen()
         client.connect(listener.getsockname())
         server, _ = listener.accept()
@@ -65,6 +66,7 @@ def test_mss_of_the_shim_holds_both_ways_until_it_is_changed(
 ) -> None:
     tunnel = build(lab, authority, ClampedPlan(data_plane=data_plane, offloaded=(role,)))
     assert segment_sizes(tunnel) == (MSS, MSS)
+    assert segment_sizes(tunnel, SERVER_VPN_IPV6) == (MSS - 20, MSS - 20)
 
     (device,) = data_plane.devices()
     device.tcp_mss_ipv4 = MSS - 100

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.fastpath.device_to_link import DeviceToLink
+from dataplane.fastpath.udp_socket import UdpSockets
 from dataplane.tun.split import split
 from dataplane.tun.virtio import GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, VirtioHeader
 from dataplane.vocabulary import Column, DropReason, Mode, RouteTarget
-from tests.fastpath.tunnel import Tunnel, tunnel
+from tests.fastpath.tunnel import SOCKET_ID, Tunnel, tunnel
 from tests.tun.packets import ADDRESSES, TCP, UDP, Packet
 
 PLAIN = VirtioHeader().pack()
@@ -194,3 +196,54 @@ def test_packet_for_everyone_and_the_next_for_one_do_not_meet() -> None:
         moved(near, [PLAIN + for_all(b"for all"), PLAIN + one, PLAIN + for_all(b"again")])
         assert fars[0].hear(2) == [for_all(b"for all"), for_all(b"again")]
         assert fars[1].hear(3) == [for_all(b"for all"), one, for_all(b"again")]
+
+
+def told_to_copy_dscp(near: Tunnel) -> UdpSockets:
+    sockets = UdpSockets()
+    sockets.insert(SOCKET_ID, near.transport.fd, -1, True)
+    return sockets
+
+
+def tos_heard(udp: socket.socket, count: int) -> list[int]:
+    """Of the next datagrams."""
+    if udp.family == socket.AF_INET:
+        udp.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    else:
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+    return [udp.recvmsg(2000, 100)[1][0][2][0] for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("family", "local"),
+    [
+        (socket.AF_INET, ""),
+        (socket.AF_INET, "127.0.0.1"),
+        (socket.AF_INET, "192.0.2.77"),
+        (socket.AF_INET6, ""),
+        (socket.AF_INET6, "::1"),
+        (socket.AF_INET6, "2001:db8::77"),
+    ],
+)
+def test_every_segment_has_the_dscp_of_its_packet(family: int, local: str) -> None:
+    header = VirtioHeader(NEEDS_CSUM, GSO_TCPV4, 40, 1000, 20, 16).pack()
+    frames = [header + Packet(payload=bytes(3000), tos=tos).pack() for tos in (0xBB, 0xB8, 0x01, 0x20)]
+    with tunnel(family=family) as near:
+        far = near.add_peer()
+        if local:
+            near.channel.set_remote(1, far.udp.getsockname(), ip_address(local).packed)
+        for frame in frames:
+            near.frames.send(frame)
+        DeviceToLink(near.channel, near.tun.fileno(), True).take(told_to_copy_dscp(near), NOW)
+        assert tos_heard(far.udp, 12) == [0xB8] * 6 + [0] * 3 + [0x20] * 3
+        assert far.drops == {}
+
+
+def test_removed_socket_takes_its_wish_for_the_dscp_along() -> None:
+    with tunnel() as near:
+        far = near.add_peer()
+        sockets = told_to_copy_dscp(near)
+        sockets.drop(SOCKET_ID)
+        sockets.insert(SOCKET_ID, near.transport.fd)
+        near.frames.send(PLAIN + Packet(protocol=UDP, tos=0xB8).pack())
+        DeviceToLink(near.channel, near.tun.fileno(), True).take(sockets, NOW)
+        assert tos_heard(far.udp, 1) == [0]

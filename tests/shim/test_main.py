@@ -62,6 +62,9 @@ def test_mss_is_handed_on_from_option_or_environment(started: list[list[str]], m
     assert started[0][-1] == "--mss=1300"
     __main__.main(["run", "--mss", "0", "--", "true"])
     assert started[2][-1] == "--log-level=info"
+    monkeypatch.setenv("OVPN_SHIM_MSS", "")
+    __main__.main(["run", "--", "true"])
+    assert started[4][-1] == "--log-level=info"
 
 
 def test_wrong_environment_is_wrong_usage(

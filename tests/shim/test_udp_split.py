@@ -12,6 +12,9 @@ import pytest
 from controlplane_shim.link_socket import UnsuitableSocketError
 from controlplane_shim.udp_split import gather, scatter, split
 
+IP_MTU_DISCOVER = 10
+IPV6_MTU_DISCOVER = 23
+
 DATA = [bytes([9 << 3 | key_id, 0, 0, 1, number]) for key_id in (0, 7) for number in range(10)]
 CONTROL = [bytes([opcode << 3, number]) for opcode in (1, 4, 5, 6, 7, 8, 10, 11, 31) for number in range(3)]
 
@@ -154,6 +157,8 @@ def test_ours_has_the_options_of_openvpns(bind: Bind) -> None:
     openvpn.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
     openvpn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
     openvpn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
+    openvpn.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, 2)
+    openvpn.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, 3)
     with split(openvpn) as ours:
         assert ours.getsockname() == openvpn.getsockname()
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 1056
@@ -161,6 +166,8 @@ def test_ours_has_the_options_of_openvpns(bind: Bind) -> None:
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 200_000
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 100_000
         assert ours.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+        assert ours.getsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER) == 2
+        assert ours.getsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER) == 3
         assert not os.get_blocking(ours.fileno())
 
 
