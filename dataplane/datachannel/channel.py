@@ -141,7 +141,8 @@ class DataChannel:
     ) -> list[tuple[Peer, bytes]]:
         """Takes IP packets of the device; the DATA_V2 packets to send, in order, each to its peer's socket and remote.
 
-        admits: see transmit.py. They are counted as sent: if a socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
+        admits: see transmit.py. What is given out is counted as sent: if a socket refuses one, the caller owes
+        peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
         """
         return self._transmitter.seal_batch(packets, now_ns, admits)
 

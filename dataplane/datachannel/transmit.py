@@ -34,8 +34,11 @@ _DROPS: Final = int(Column.DROPS)
 
 
 Admits = Callable[[Peer, int], bool]
-"""Whether what carries the packets of a peer takes one more of so many bytes, sealed. Asked before a packet-id is spent:
-packet-ids over TCP must have no gaps, or OpenVPN's own data channel ends the connection (packet_id.c)."""
+"""Whether what carries the packets of a peer takes one more of so many bytes, sealed.
+
+Asked before a packet-id is spent: over TCP they must have no gaps, or OpenVPN's own data channel ends the connection
+(packet_id.c, packet_id_test).
+"""
 
 
 def everything(_peer: Peer, _size: int) -> bool:

@@ -169,7 +169,8 @@ cdef class DataChannel:
     def seal_batch(self, packets, uint64_t now_ns, admits=None):
         """Takes IP packets of the device; the DATA_V2 packets to send, in order, each to its peer's socket and remote.
 
-        admits: asked with peer and sealed size before a packet-id is spent. They are counted as sent: if a socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
+        admits: asked with peer and sealed size before a packet-id is spent. What is given out is counted as sent: if a
+        socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
         """
         cdef list sealed = []
         cdef bytearray datagram

@@ -25,7 +25,7 @@ cdef int BAD_VIRTIO_HEADER = DropReason.TX_BAD_VIRTIO_HEADER
 
 
 cdef class DeviceToLink:
-    """The other direction. virtio_header: whether frames of the TUN begin with one; streams: those of peers over TCP."""
+    """The other direction. virtio_header: whether frames of the TUN begin with one; streams: of the peers over TCP."""
 
     def __cinit__(self, DataChannel channel not None, int tun_fd, bint virtio_header, TcpSockets streams=None):
         self.channel = channel

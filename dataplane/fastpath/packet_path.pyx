@@ -7,7 +7,8 @@
 
 Knows the TUN, the sockets, and what epoll may report of them. Must not know commands, nor what a packet means. Batches
 are bounded, so that no source can starve another. The TUN is read even while a stream takes nothing: its peer must not
-hold up the others, so packets to it are dropped once its queue is full. Packets are moved without the GIL; what happens seldom is Python.
+hold up the others, so packets to it are dropped once its queue is full. Packets are moved without the GIL; what happens
+seldom is Python.
 """
 
 import os

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memset
 from posix.uio cimport iovec
 
-from dataplane.fastpath.byte_queue cimport ByteQueue, append, empty, grew, room_for, took, waiting
+from dataplane.fastpath.byte_queue cimport append, empty, grew, room_for, took, waiting
 from dataplane.fastpath.span cimport Span, behind, get16, part, put, put16, span_of
 
 from dataplane.transport import tcp_framing

@@ -20,14 +20,14 @@ from dataplane.fastpath.tcp_framing cimport (
     queue_pieces, queue_took,
 )
 
-from dataplane.transport import tcp
+from dataplane.transport.tcp import READ_BYTES
 from dataplane.transport.tcp_framing import PACKET_MAX as _PACKET_MAX
 from dataplane.vocabulary import DelReason
 
 cdef size_t FRAME_MAX = PREFIX_SIZE + _PACKET_MAX
 cdef int TRANSPORT_ERROR = DelReason.TRANSPORT_ERROR
 cdef int TRANSPORT_DISCONNECT = DelReason.TRANSPORT_DISCONNECT
-assert READ_SIZE == tcp.READ_BYTES
+assert READ_SIZE == READ_BYTES
 
 
 cdef class TcpSockets:
@@ -198,7 +198,7 @@ cdef void flush(TcpSocket* tcp) noexcept nogil:
         offered = 0
         for index in range(count):
             offered += pieces[index].iov_len
-        message = msghdr(NULL, 0, pieces, count, NULL, 0, 0)
+        message = msghdr(NULL, 0, &pieces[0], count, NULL, 0, 0)
         size = sendmsg(tcp.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
         if size >= 0:
             queue_took(&tcp.queue, size)

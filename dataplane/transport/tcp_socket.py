@@ -50,7 +50,7 @@ def is_tcp(fd: int) -> bool:
 
 
 def inspect_tcp(fd: int) -> TcpSocketInfo:
-    """Tells what a TCP socket connects; changes nothing and leaves the descriptor the caller's. Raises NotATcpStream."""
+    """Tells what a TCP socket connects; the descriptor stays the caller's, unchanged. Raises NotATcpStream."""
     stream = socket.socket(fileno=fd)
     try:
         return TcpSocketInfo(_end(stream.getsockname()), _end(stream.getpeername()))

@@ -6,8 +6,9 @@
     control plane:  its packets -> the streams, of which each carries one peer
 
 Knows the TUN, the sockets and the data channel, and what epoll may report of them. Must not know commands, nor what a
-packet means: that is the data channel's. Batches are bounded, so that no source can starve another. The TUN is read even
-while a stream takes nothing: its peer must not hold up the others, so packets to it are dropped once its queue is full.
+packet means: that is the data channel's. Batches are bounded, so that no source can starve another. The TUN is read
+even while a stream takes nothing: its peer must not hold up the others, so packets to it are dropped once its queue is
+full.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from __future__ import annotations
 import errno
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
-from typing import Final
+from typing import Final, cast
 
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel
@@ -27,11 +28,11 @@ from dataplane.datachannel.transmit import Admits, everything
 from dataplane.datachannel.wire import OPCODE_DATA_V2
 from dataplane.messages import DeviceClosed, FromWorker, TransportClosed
 from dataplane.reports import event_report, expiry_report
-from dataplane.transport.control_outlet import ControlOutlet
 from dataplane.transport import Transport
+from dataplane.transport.control_outlet import ControlOutlet
 from dataplane.transport.tcp import TcpTransport
 from dataplane.transport.tcp_framing import PREFIX_SIZE
-from dataplane.transport.udp import Datagram, UdpTransport
+from dataplane.transport.udp import Datagram, Destination, UdpTransport
 from dataplane.tun.device import DeviceGone, TunDevice
 from dataplane.vocabulary import DropReason, KeySlot
 
@@ -234,7 +235,8 @@ class PacketPath:
         for socket_id, packets in groupby(sealed, key=_socket_id):
             transport = self._transports.get(socket_id)
             if transport is not None:
-                transport.send_batch(packets)
+                # Peers of UDP sockets have a remote.
+                transport.send_batch(cast("Iterator[tuple[Destination, bytes]]", packets))
                 if isinstance(transport, TcpTransport):
                     self._touched.add(transport)
             else:
