@@ -192,7 +192,7 @@ def test_packet_of_another_peer_is_nobodys_in_a_stream(stream: Stream) -> None:
     stream.far.sendall(frame_of(other.seal(stream.device.packet_from(other, b"from elsewhere"))))
     stream.far.sendall(frame_of(stream.sealed(b"after that")))
     assert stream.device.application.recv(100) == b"after that"
-    assert stream.device.drops(2) == {DropReason.RX_DECRYPT_FAILED: 1} or stream.row(Column.LINK_RX_PACKETS) == 2
+    assert stream.device.drops(PEER_ID) == {DropReason.RX_DECRYPT_FAILED: 1}
 
 
 def test_peer_of_a_stream_never_leaves_it(stream: Stream) -> None:
@@ -283,6 +283,8 @@ def test_nothing_admitted_is_lost_and_memory_is_bounded_when_the_peer_does_not_r
         device.say(count.to_bytes(4, "big") + bytes(1200), to=VPN_IPV4)
         count += 1
     narrow.control.sendall(frame_of(P_CONTROL_V1 * 500))
+    while narrow.row(Column.VPN_TX_PACKETS) != narrow.row(Column.VPN_TX_PACKETS):
+        pass  # the TUN still had packets
     sent = narrow.row(Column.LINK_TX_PACKETS)
     assert sent * 1258 > QUEUE_BYTES
     assert memory_of(device.worker.process.pid) - before < 16 << 20
