@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -105,12 +106,13 @@ async def test_a_second_peer_on_a_connection_is_refused(api: Api) -> None:
 async def test_the_end_of_a_connection_is_told_after_its_peers(api: Api) -> None:
     await adopt(api)
     await api.peers.CreatePeer(peer_pb2.CreatePeerRequest(peer=tcp_peer()))
-    watch = api.events.Watch(event_pb2.WatchRequest(device="d"))
-    while (await watch.read()).WhichOneof("event") != "bookmark":
+    call = api.events.Watch(event_pb2.WatchRequest(device="d"))
+    watch: AsyncIterator[event_pb2.WatchResponse] = aiter(call)
+    while (await anext(watch)).WhichOneof("event") != "bookmark":
         pass
     api.launcher.worker.say(TransportClosed(1, DelReason.TRANSPORT_DISCONNECT))
-    deleted, closed = await watch.read(), await watch.read()
-    watch.cancel()
+    deleted, closed = await anext(watch), await anext(watch)
+    call.cancel()
     assert deleted.peer_deleted.reason == common_pb2.DEL_REASON_TRANSPORT_DISCONNECT
     assert closed.socket_closed == event_pb2.SocketClosed(
         device="d", socket="s", reason=common_pb2.DEL_REASON_TRANSPORT_DISCONNECT
