@@ -19,7 +19,7 @@ ROUTES_MAX: Final = 100
 
 
 class Endpoint(msgspec.Struct, frozen=True, array_like=True):
-    """A UDP endpoint: address of 4 or 16 bytes, port, IPv6 scope id (interface index) or 0."""
+    """An endpoint: address of 4 or 16 bytes, port, IPv6 scope id (interface index) or 0."""
 
     address: bytes
     port: int
@@ -61,10 +61,10 @@ class SetRoutes(msgspec.Struct, frozen=True, tag=True):
 
 
 class AddSocket(msgspec.Struct, frozen=True, tag=True):
-    """Serves a bound UDP socket under this number.
+    """Serves a bound UDP socket, or a connected TCP socket, under this number.
 
-    Descriptors: the socket; perhaps a second one, its control outlet (see AdoptSocketRequest in socket.proto).
-    copy_dscp: packets get the DSCP of what they carry.
+    Descriptors: the socket; for UDP perhaps a second one, its control outlet, for TCP its control stream (see
+    AdoptSocketRequest in socket.proto). copy_dscp: packets get the DSCP of what they carry; for UDP.
     """
 
     socket_id: int
@@ -88,15 +88,15 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
     """Adds a peer whose counters go to row `row` (1..rows-1, zeroed by the daemon) of the page.
 
     `uid` tells this peer from others with the same peer_id. local and the vpn addresses are 4 or 16
-    bytes or None. Keepalives in seconds, 0 for none. tx_id: None for peer_id. The limits of the MSS option in bytes, 0
-    for none, None for the device's.
+    bytes or None. remote: None on a TCP socket, else required. Keepalives in seconds, 0 for none. tx_id: None for
+    peer_id. The limits of the MSS option in bytes, 0 for none, None for the device's.
     """
 
     peer_id: int
     uid: int
     row: int
     socket_id: int
-    remote: Endpoint
+    remote: Endpoint | None
     local: bytes | None = None
     vpn_ipv4: bytes | None = None
     vpn_ipv6: bytes | None = None
@@ -232,4 +232,14 @@ class DeviceClosed(msgspec.Struct, frozen=True, tag=True):
     errno: int
 
 
-FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed
+class TransportClosed(msgspec.Struct, frozen=True, tag=True):
+    """A TCP socket can carry nothing more: the worker removed its peer and serves it no more. Said once.
+
+    reason: DelReason TRANSPORT_DISCONNECT if the other end closed or reset it, else TRANSPORT_ERROR.
+    """
+
+    socket_id: int
+    reason: int
+
+
+FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed | TransportClosed

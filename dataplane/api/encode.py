@@ -19,6 +19,7 @@ from dataplane.api.enums import (
     KEY_LIMITS,
     KEY_SLOTS,
     MODES,
+    SOCKET_PROTOCOLS,
 )
 from dataplane.engine.types import (
     DeviceCreated,
@@ -34,6 +35,7 @@ from dataplane.engine.types import (
     PeerDeleted,
     PeerFloated,
     PeerView,
+    SocketClosed,
     SocketView,
     WorkerRestarted,
 )
@@ -79,6 +81,8 @@ def encode_socket(view: SocketView) -> socket_pb2.Socket:
         send_buffer_bytes=view.options.send_buffer_bytes,
         copy_dscp=view.options.copy_dscp,
         fragmentation=FRAGMENTATION_POLICIES[view.options.fragmentation],
+        protocol=SOCKET_PROTOCOLS[view.protocol],
+        remote=None if view.remote is None else _endpoint(view.remote),
     )
 
 
@@ -89,7 +93,7 @@ def encode_peer(view: PeerView) -> peer_pb2.Peer:
         device=spec.device,
         peer_id=spec.peer_id,
         socket=spec.socket,
-        remote=_endpoint(spec.remote),
+        remote=None if spec.remote is None else _endpoint(spec.remote),
         local_address=str(spec.local_address or ""),
         vpn_ipv4=str(spec.vpn_ipv4 or ""),
         vpn_ipv6=str(spec.vpn_ipv6 or ""),
@@ -157,6 +161,10 @@ def encode_event(instance_id: str, event: Event) -> event_pb2.WatchResponse:
                     key_id=event.key_id,
                     limit=KEY_LIMITS[event.limit],
                 )
+            )
+        case SocketClosed():
+            response.socket_closed.CopyFrom(
+                event_pb2.SocketClosed(device=event.device, socket=event.socket, reason=DEL_REASONS[event.reason])
             )
         case WorkerRestarted():
             response.worker_restarted.CopyFrom(

@@ -11,7 +11,16 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, server_pb2, soc
 
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DatapathKind, DelReason, FragmentationPolicy, KeyLimit, KeySlot, Mode
+from dataplane.vocabulary import (
+    Cipher,
+    DatapathKind,
+    DelReason,
+    FragmentationPolicy,
+    KeyLimit,
+    KeySlot,
+    Mode,
+    SocketProtocol,
+)
 
 MODES: Final = {
     Mode.P2P: common_pb2.DEVICE_MODE_P2P,
@@ -50,6 +59,10 @@ FRAGMENTATION_POLICIES: Final = {
     FragmentationPolicy.MAY_FRAGMENT: socket_pb2.FRAGMENTATION_POLICY_MAY_FRAGMENT,
     FragmentationPolicy.PATH_MTU: socket_pb2.FRAGMENTATION_POLICY_PATH_MTU,
     FragmentationPolicy.DONT_FRAGMENT: socket_pb2.FRAGMENTATION_POLICY_DONT_FRAGMENT,
+}
+SOCKET_PROTOCOLS: Final = {
+    SocketProtocol.UDP: socket_pb2.SOCKET_PROTOCOL_UDP,
+    SocketProtocol.TCP: socket_pb2.SOCKET_PROTOCOL_TCP,
 }
 LOG_LEVELS: Final = {
     LogLevel.DEBUG: server_pb2.LOG_LEVEL_DEBUG,

@@ -4,11 +4,13 @@ Knows the order of the checks, which is the kernel's (drivers/net/ovpn/io.c), an
 once it is known, else the device. Must not know sockets, the TUN or the clock. A packet goes through:
 
     1. length and opcode           -> RX_TRUNCATED, RX_NOT_DATA, RX_OVERSIZED
-    2. peer, by peer_id or source  -> RX_UNKNOWN_PEER; from here on link_rx counts it
+    2. peer, by peer_id or source, in a stream by the stream
+                                   -> RX_UNKNOWN_PEER; from here on link_rx counts it
     3. key, by key_id              -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
     4. AEAD                        -> RX_FORGERY_LIMIT, RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD
-    6. last-received time, endpoint -> RX_FLOAT_REFUSED
+    6. last-received time, endpoint (never of a peer in a stream)
+                                   -> RX_FLOAT_REFUSED
     7. keepalive                   -> consumed
     8. inner header                -> RX_NOT_IP
     9. inner source                -> RX_SOURCE_CHECK, unless the device skips that; then the MSS of TCP is lowered
@@ -99,7 +101,9 @@ class Receiver:
 
         peer.row[_LAST_RX_NS] = now_ns
         if source != peer.remote or socket_id != peer.socket_id:
-            if peer.keys.is_newest(key, packet_id) and not self._float(peer, socket_id, source, local):
+            if source is None or peer.remote is None or not peer.keys.is_newest(key, packet_id):
+                pass
+            elif not self._float(peer, socket_id, source, local):
                 peer.drop(DropReason.RX_FLOAT_REFUSED)
                 return None
         elif local is not None:
@@ -116,7 +120,7 @@ class Receiver:
             return None
         return clamped(payload, peer.mss)
 
-    def _find_peer(self, datagram: bytes, socket_id: int, source: SockAddr) -> Peer | None:
+    def _find_peer(self, datagram: bytes, socket_id: int, source: SockAddr | None) -> Peer | None:
         if len(datagram) < OVERHEAD:
             reason = DropReason.RX_TRUNCATED
         elif datagram[0] >> 3 != OPCODE_DATA_V2:
@@ -125,7 +129,7 @@ class Receiver:
             reason = DropReason.RX_OVERSIZED
         else:
             peer_id = int.from_bytes(datagram[1:4], "big")
-            if peer_id == PEER_ID_UNDEF:
+            if peer_id == PEER_ID_UNDEF or source is None:
                 peer = self._peers.by_endpoint.get((socket_id, source))
             else:
                 peer = self._peers.by_id.get(peer_id)

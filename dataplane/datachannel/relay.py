@@ -12,7 +12,7 @@ from typing import Final
 from dataplane.datachannel.ip_header import destination_of
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
-from dataplane.datachannel.transmit import Transmitter
+from dataplane.datachannel.transmit import Admits, Transmitter
 from dataplane.vocabulary import Column, RouteTarget
 
 _VPN_RX_BYTES: Final = int(Column.VPN_RX_BYTES)
@@ -29,7 +29,7 @@ class Relay:
         self._transmitter = transmitter
 
     def relay_batch(
-        self, opened: Sequence[tuple[Peer, bytes]], now_ns: int
+        self, opened: Sequence[tuple[Peer, bytes]], now_ns: int, admits: Admits
     ) -> tuple[list[tuple[Peer, bytes]], list[tuple[Peer, bytes]]]:
         """What is for the device, and the DATA_V2 packets to other peers; see DataChannel.relay."""
         for_device: list[tuple[Peer, bytes]] = []
@@ -40,11 +40,11 @@ class Relay:
             if isinstance(target, Peer):
                 sender.row[_VPN_RX_BYTES] += len(packet)
                 sender.row[_VPN_RX_PACKETS] += 1
-                self._transmitter.seal_to(target, packet, now_ns, sealed)
+                self._transmitter.seal_to(target, packet, now_ns, sealed, admits)
                 continue
             if target is RouteTarget.EVERYONE:
                 for peer in self._peers.by_id.values():
                     if peer is not sender:
-                        self._transmitter.seal_to(peer, packet, now_ns, sealed)
+                        self._transmitter.seal_to(peer, packet, now_ns, sealed, admits)
             for_device.append((sender, packet))
         return for_device, sealed

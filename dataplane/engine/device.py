@@ -43,6 +43,7 @@ from dataplane.messages import (
     PeerFloated,
     SetSwitches,
     SetTcpMss,
+    TransportClosed,
 )
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.vocabulary import DelReason
@@ -176,6 +177,7 @@ class Device:
     async def worker_lost(self) -> None:
         """See WorkerOwner."""
         await self.peers.lost(DelReason.TRANSPORT_ERROR)
+        self.peers.streams_lost()
 
     def worker_restarted(self, pid: int) -> None:
         """See WorkerOwner."""
@@ -192,6 +194,8 @@ class Device:
                 self.keys.exhausted(event)
             case KeyLimitNear():
                 self.keys.limit_near(event)
+            case TransportClosed():
+                self.peers.stream_ended(event)
             case DeviceClosed():
                 self._on_interface_gone(self)
 

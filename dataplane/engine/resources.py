@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from dataplane.engine import errors
-from dataplane.engine.types import DeviceChange, DeviceSpec, EngineError, IPAddress, IPNetwork, SocketSpec
+from dataplane.engine.types import DeviceChange, DeviceSpec, Endpoint, EngineError, IPAddress, IPNetwork, SocketSpec
 from dataplane.transport.socket_options import NO_OPTIONS, OptionRefused, SocketOptions, read_options
+from dataplane.transport.tcp_socket import NotATcpStream, inspect_tcp, is_tcp
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, enlarge_buffers, inspect_udp
 from dataplane.tun.device import NotATun, inspect_tun, open_tun
 from dataplane.tun.link import get_link, set_link
@@ -44,12 +45,16 @@ class Tun:
 
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
-    """A bound UDP socket. ipv6_only: takes no IPv4 peers although its address is IPv6. options: as they were got."""
+    """A bound UDP socket, or a connected TCP socket, which has a remote.
+
+    ipv6_only: takes no IPv4 peers although its address is IPv6. options: as they were got.
+    """
 
     fd: int
     address: IPAddress
     port: int
     ipv6_only: bool
+    remote: Endpoint | None = None
     options: SocketOptions = NO_OPTIONS
 
 
@@ -100,10 +105,10 @@ class Resources(Protocol):
         BIND_FAILED, SOCKET_OPTION_REFUSED, NETWORK_NAMESPACE_NOT_FOUND, PERMISSION_DENIED.
         """
 
-    def adopt_udp(self, fd: int) -> BoundSocket:
-        """Inspects a descriptor, which stays the caller's, and gives the socket large buffers.
+    def adopt_socket(self, fd: int) -> BoundSocket:
+        """Inspects a descriptor, which stays the caller's, and gives a UDP socket large buffers.
 
-        NOT_A_UDP_SOCKET, SOCKET_NOT_BOUND.
+        NOT_A_UDP_SOCKET, SOCKET_NOT_BOUND, SOCKET_NOT_CONNECTED.
         """
 
 
@@ -162,12 +167,25 @@ class LinuxResources:
             bound = _inspected(fd)
             return replace(bound, options=replace(bound.options, copy_dscp=spec.options.copy_dscp))
 
-    def adopt_udp(self, fd: int) -> BoundSocket:
+    def adopt_socket(self, fd: int) -> BoundSocket:
         """See Resources."""
+        if is_tcp(fd):
+            return _adopt_tcp(fd)
         bound = _inspected(fd)
         with socket.socket(fileno=os.dup(fd)) as udp:
             enlarge_buffers(udp)
             return replace(bound, options=read_options(udp))
+
+
+def _adopt_tcp(fd: int) -> BoundSocket:
+    try:
+        info = inspect_tcp(fd)
+    except NotATcpStream as error:
+        raise errors.socket_not_connected(str(error)) from error
+    address, port, _ = info.local
+    with socket.socket(fileno=os.dup(fd)) as tcp:
+        options = read_options(tcp)
+    return BoundSocket(fd, address, port, ipv6_only=False, remote=Endpoint(*info.remote), options=options)
 
 
 @contextmanager
@@ -200,7 +218,7 @@ def _inspected(fd: int) -> BoundSocket:
     except SocketNotBound as error:
         raise errors.socket_not_bound(str(error)) from error
     with socket.socket(fileno=os.dup(fd)) as udp:
-        return BoundSocket(fd, info.address, info.port, info.ipv6_only, read_options(udp))
+        return BoundSocket(fd, info.address, info.port, info.ipv6_only, options=read_options(udp))
 
 
 def _option_refused(refused: OptionRefused) -> EngineError:

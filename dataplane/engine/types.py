@@ -12,7 +12,7 @@ from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from dataplane.transport.socket_options import NO_OPTIONS, SocketOptions
-from dataplane.vocabulary import Cipher, DelReason, KeyLimit, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DelReason, KeyLimit, KeySlot, Mode, SocketProtocol
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -29,7 +29,7 @@ class DeviceState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """UDP endpoint; scope_id is an interface index, 0 for none. v4-mapped addresses were made IPv4."""
+    """UDP or TCP endpoint; scope_id is an interface index, 0 for none. v4-mapped addresses were made IPv4."""
 
     address: IPAddress
     port: int
@@ -116,7 +116,7 @@ class SocketSpec:
 
 @dataclass(frozen=True, slots=True)
 class SocketView:
-    """A socket as it is."""
+    """A socket as it is. remote: the other end of a TCP socket, None for UDP."""
 
     device: str
     name: str
@@ -127,11 +127,13 @@ class SocketView:
     peer_count: int
     has_control_outlet: bool
     options: SocketOptions = NO_OPTIONS
+    protocol: SocketProtocol = SocketProtocol.UDP
+    remote: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
-    """A peer to create. Keepalives in seconds, 0 for none.
+    """A peer to create. remote: None on a TCP socket, which then gives its own. Keepalives in seconds, 0 for none.
 
     tx_id: the peer-id on packets to it, None for peer_id. routes: the networks behind it. tcp_mss: bytes, 0 for no
     limit, None for the device's.
@@ -140,7 +142,7 @@ class PeerSpec:
     device: str
     peer_id: int
     socket: str
-    remote: Endpoint
+    remote: Endpoint | None
     local_address: IPAddress | None = None
     vpn_ipv4: IPv4Address | None = None
     vpn_ipv6: IPv6Address | None = None
@@ -307,6 +309,16 @@ class KeyLimitNear:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketClosed:
+    """The connection of a TCP socket has ended; its peer was reported before."""
+
+    revision: int
+    device: str
+    socket: str
+    reason: DelReason
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRestarted:
     """A worker died and was replaced."""
 
@@ -323,6 +335,7 @@ Event = (
     | PeerFloated
     | KeySwapNeeded
     | KeyLimitNear
+    | SocketClosed
     | WorkerRestarted
 )
 

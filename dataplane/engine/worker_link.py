@@ -24,9 +24,10 @@ from dataplane.messages import (
     PeerFloated,
     Reply,
     Request,
+    TransportClosed,
 )
 
-WorkerEvent = PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed
+WorkerEvent = PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed | TransportClosed
 
 _READ_BATCH: Final = 64
 """Datagrams read before other tasks of the loop get their turn."""

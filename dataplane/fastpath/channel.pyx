@@ -74,6 +74,9 @@ cdef class DataChannel:
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
         return self.transmitter.seal_packet(peer, datagram, now_ns)
 
+    cdef void refuse_packet(self, PeerState* peer, size_t size) noexcept nogil:
+        self.transmitter.refuse_packet(peer, size)
+
     cpdef void drop_on_device(self, int reason) noexcept nogil:
         """Counts a packet that was dropped before a peer was known."""
         count_drops(self.device.words, reason, 1)
@@ -133,6 +136,12 @@ cdef class DataChannel:
         cdef LocalAddress address = pack_local(local)
         self.peers.move(&peer.state, peer.state.socket_id, &endpoint)
         peer.state.local = address
+
+    def peer_of_stream(self, uint32_t socket_id):
+        """The peer whose packets travel in this socket's stream, None if there is none."""
+        cdef Endpoint stream = pack_endpoint(None)
+        cdef PeerState* peer = self.peers.at_endpoint(socket_id, &stream)
+        return None if peer == NULL else <Peer>peer.peer
 
     def set_vpn_addresses(self, peer_id, vpn_ipv4, vpn_ipv6):
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
@@ -199,19 +208,20 @@ cdef class DataChannel:
         """Counts an opened packet of `length` bytes that the device took."""
         packets_delivered(&peer.state, 1, length)
 
-    def seal_batch(self, packets, uint64_t now_ns):
+    def seal_batch(self, packets, uint64_t now_ns, admits=None):
         """Takes IP packets of the device; the DATA_V2 packets to send, in order, each to its peer's socket and remote.
 
-        They are counted as sent: if a socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
+        admits: asked with peer and sealed size before a packet-id is spent. What is given out is counted as sent: if a
+        socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
         """
         cdef list sealed = []
         cdef bytearray copy
         for packet in packets:
             copy = bytearray(packet)
-            self._seal_for(self.route(span_of_bytearray(copy)), NULL, packet, now_ns, sealed)
+            self._seal_for(self.route(span_of_bytearray(copy)), NULL, packet, now_ns, sealed, admits)
         return sealed
 
-    def relay(self, opened, uint64_t now_ns):
+    def relay(self, opened, uint64_t now_ns, admits=None):
         """Takes what was opened; what of it is for the device, and the DATA_V2 packets to other peers, both in order.
 
         A packet that goes to a peer alone is counted as delivered. The rest as for open_batch() and seal_batch().
@@ -224,7 +234,7 @@ cdef class DataChannel:
         for sender, packet in opened:
             copy = bytearray(packet)
             target = self.relay_target(span_of_bytearray(copy))
-            self._seal_for(target, &sender.state, packet, now_ns, sealed)
+            self._seal_for(target, &sender.state, packet, now_ns, sealed, admits)
             if target == NULL or target == self.everyone():
                 for_device.append((sender, packet))
             else:
@@ -233,8 +243,8 @@ cdef class DataChannel:
 
     # Time and events
 
-    def run_timers(self, uint64_t now_ns):
-        """Does what is due by now."""
+    def run_timers(self, uint64_t now_ns, admits=None):
+        """Does what is due by now. A keepalive that is not admitted is left out."""
         cdef Peer peer
         due = Timers(keepalives=[], expired=[])
         self.early.drop_due(now_ns)
@@ -247,7 +257,7 @@ cdef class DataChannel:
             send_at_ns = peer.send_at_ns()
             if send_at_ns is not None and send_at_ns <= now_ns:
                 peer.keepalive.restart_sending(now_ns)
-                keepalive = self.transmitter.seal_keepalive(peer, now_ns)
+                keepalive = self.transmitter.seal_keepalive(peer, now_ns, admits)
                 if keepalive is not None:
                     due.keepalives.append((peer, keepalive))
             self._arm(peer)
@@ -266,22 +276,24 @@ cdef class DataChannel:
         return self.events.take()
 
     cdef int _seal_for(
-        self, PeerState* target, PeerState* sender, bytes packet, uint64_t now_ns, list sealed
+        self, PeerState* target, PeerState* sender, bytes packet, uint64_t now_ns, list sealed, object admits
     ) except -1:
         """Adds the DATA_V2 packets to a target: a peer, everyone() but the sender, or NULL for none."""
         cdef PeerState* peer
         if target != self.everyone():
-            return self._seal_to(target, packet, now_ns, sealed) if target != NULL else 0
+            return self._seal_to(target, packet, now_ns, sealed, admits) if target != NULL else 0
         peer = self.first_peer()
         while peer != NULL:
             if peer != sender:
-                self._seal_to(peer, packet, now_ns, sealed)
+                self._seal_to(peer, packet, now_ns, sealed, admits)
             peer = peer.next
         return 0
 
-    cdef int _seal_to(self, PeerState* peer, bytes packet, uint64_t now_ns, list sealed) except -1:
+    cdef int _seal_to(self, PeerState* peer, bytes packet, uint64_t now_ns, list sealed, object admits) except -1:
         cdef bytearray datagram = bytearray(OVERHEAD) + packet
-        if self.seal_packet(peer, span_of_bytearray(datagram), now_ns):
+        if admits is not None and not admits(<Peer>peer.peer, len(datagram)):
+            self.refuse_packet(peer, len(packet))
+        elif self.seal_packet(peer, span_of_bytearray(datagram), now_ns):
             sealed.append((<Peer>peer.peer, bytes(datagram)))
         return 0
 

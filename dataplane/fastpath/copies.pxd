@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from dataplane.fastpath.channel cimport DataChannel
 from dataplane.fastpath.peer cimport PeerState
 from dataplane.fastpath.span cimport Span
+from dataplane.fastpath.tcp_send cimport TcpSender
 from dataplane.fastpath.udp_send cimport UdpSender
 from dataplane.fastpath.udp_socket cimport UdpSockets
 
@@ -14,6 +15,7 @@ from dataplane.fastpath.udp_socket cimport UdpSockets
 cdef class Copies:
     cdef DataChannel channel
     cdef UdpSender sender
+    cdef TcpSender streams
     cdef PeerState* everyone  # DataChannel.everyone()
     cdef uint8_t* scratch
     # Seals a copy for a target of DataChannel.route or relay_target, not NULL: a peer, or everyone but one peer (NULL:

@@ -11,17 +11,19 @@ from dataplane.fastpath.aead cimport OVERHEAD
 from dataplane.fastpath.channel cimport DataChannel
 from dataplane.fastpath.peer cimport PeerState
 from dataplane.fastpath.span cimport Span, part, put, span_of
+from dataplane.fastpath.tcp_socket cimport TcpSocket
 
 cdef enum:
     SCRATCH = 65536  # longer than any packet of a TUN
 
 
 cdef class Copies:
-    """Adds to the trains of a sender, which somebody else sends."""
+    """Adds to the trains of a sender, or to streams, which somebody else sends."""
 
-    def __cinit__(self, DataChannel channel not None, UdpSender sender not None):
+    def __cinit__(self, DataChannel channel not None, UdpSender sender not None, TcpSender streams not None):
         self.channel = channel
         self.sender = sender
+        self.streams = streams
         self.everyone = channel.everyone()
         self.scratch = <uint8_t*>malloc(SCRATCH)
         if self.scratch == NULL:
@@ -50,6 +52,10 @@ cdef class Copies:
     cdef void _add_one(self, PeerState* peer, Span packet, UdpSockets sockets, uint64_t now_ns) noexcept nogil:
         cdef size_t size = OVERHEAD + packet.size
         cdef Span datagram
+        cdef TcpSocket* tcp = self.streams.stream_of(peer)
+        if tcp != NULL:
+            self.streams.send_packet(tcp, peer, packet, now_ns)
+            return
         if not self.sender.trains.has_room(size):
             self.sender.send(sockets, now_ns)
         datagram = part(self.sender.trains.room(), 0, size)

@@ -3,10 +3,11 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
-from dataplane.fastpath.channel cimport DataChannel
+from dataplane.fastpath.channel cimport DataChannel, PeerState
 from dataplane.fastpath.copies cimport Copies
 from dataplane.fastpath.span cimport Span
 from dataplane.fastpath.split cimport Split
+from dataplane.fastpath.tcp_send cimport TcpSender
 from dataplane.fastpath.udp_send cimport UdpSender
 from dataplane.fastpath.udp_socket cimport UdpSockets
 
@@ -19,10 +20,12 @@ cdef class DeviceToLink:
     cdef DataChannel channel
     cdef UdpSender sender
     cdef readonly Copies copies
+    cdef TcpSender streams
     cdef int tun_fd
     cdef bint virtio_header
     cdef uint8_t* frame
     cdef Split split
-    # Moves a batch of frames of the TUN; how many came, or the negative errno with which the TUN is gone.
+    # Moves a batch of frames of the TUN; how many came, or the negative errno with which the TUN is gone. What goes to
+    # streams waits in their queues, and they are touched.
     cdef int move(self, UdpSockets sockets, uint64_t now_ns) noexcept nogil
     cdef void _move_frame(self, Span frame, UdpSockets sockets, uint64_t now_ns) noexcept nogil

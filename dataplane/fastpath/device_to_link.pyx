@@ -9,11 +9,13 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport read
 
 from dataplane.fastpath.aead cimport OVERHEAD
-from dataplane.fastpath.channel cimport DataChannel, PeerState
+from dataplane.fastpath.channel cimport DataChannel, Peer, PeerState
 from dataplane.fastpath.copies cimport Copies
 from dataplane.fastpath.ip_header cimport dscp_of
 from dataplane.fastpath.span cimport Span, behind, part, span_of
 from dataplane.fastpath.split cimport begin_split, next_segment
+from dataplane.fastpath.tcp_send cimport TcpSender
+from dataplane.fastpath.tcp_socket cimport TcpSocket, TcpSockets
 from dataplane.fastpath.udp_socket cimport UdpSocket
 
 from dataplane.vocabulary import DropReason
@@ -26,12 +28,13 @@ cdef int BAD_VIRTIO_HEADER = DropReason.TX_BAD_VIRTIO_HEADER
 
 
 cdef class DeviceToLink:
-    """The other direction. virtio_header: whether frames of the TUN begin with one."""
+    """The other direction. virtio_header: whether frames of the TUN begin with one; streams: of the peers over TCP."""
 
-    def __cinit__(self, DataChannel channel not None, int tun_fd, bint virtio_header):
+    def __cinit__(self, DataChannel channel not None, int tun_fd, bint virtio_header, TcpSockets streams=None):
         self.channel = channel
+        self.streams = TcpSender(channel, TcpSockets() if streams is None else streams)
         self.sender = UdpSender()
-        self.copies = Copies(channel, self.sender)
+        self.copies = Copies(channel, self.sender, self.streams)
         self.tun_fd = tun_fd
         self.virtio_header = virtio_header
         self.frame = <uint8_t*>calloc(1, LONGEST_FRAME)
@@ -59,6 +62,7 @@ cdef class DeviceToLink:
 
     cdef void _move_frame(self, Span frame, UdpSockets sockets, uint64_t now_ns) noexcept nogil:
         cdef PeerState* peer = NULL
+        cdef TcpSocket* tcp = NULL
         cdef Span datagram
         cdef uint8_t tos = 0
         if not begin_split(&self.split, frame):
@@ -72,13 +76,35 @@ cdef class DeviceToLink:
             # All segments have one destination, and one TOS; if it is nobody's, each of them is counted.
             if peer == NULL:
                 peer = self.channel.route(behind(datagram, OVERHEAD))
-                if sockets.copying > 0 and peer != NULL and peer != self.copies.everyone:
-                    if copies_dscp(sockets.find(peer.socket_id)):
+                if peer != NULL and peer != self.copies.everyone:
+                    tcp = self.streams.stream_of(peer)
+                    if sockets.copying > 0 and copies_dscp(sockets.find(peer.socket_id)):
                         tos = dscp_of(behind(datagram, OVERHEAD))
             if peer == self.copies.everyone:
                 self.copies.add_from_room(peer, behind(datagram, OVERHEAD), sockets, now_ns)
+            elif tcp != NULL:
+                self.streams.send_packet(tcp, peer, behind(datagram, OVERHEAD), now_ns)
             elif peer != NULL and self.channel.seal_packet(peer, datagram, now_ns):
                 self.sender.trains.add(peer, datagram.size, tos)
+
+    def admits(self, Peer peer not None, size):
+        """Whether a packet of `size` bytes, sealed, can be sent to a peer; a socket of datagrams never says no."""
+        cdef TcpSocket* tcp = self.streams.stream_of(&peer.state)
+        return tcp == NULL or bool(self.streams.is_admitted(tcp, size))
+
+    def send_batch(self, sealed, UdpSockets sockets not None, uint64_t now_ns):
+        """Sends packets, (Peer, bytes), that were admitted and sealed one by one."""
+        cdef Peer peer
+        cdef bytes packet
+        cdef TcpSocket* tcp
+        datagrams = []
+        for peer, packet in sealed:
+            tcp = self.streams.stream_of(&peer.state)
+            if tcp == NULL:
+                datagrams.append((peer, packet))
+            else:
+                self.streams.send_sealed(tcp, span_of(<uint8_t*><char*>packet, len(packet)))
+        self.sender.send_batch(datagrams, sockets, now_ns)
 
     def take(self, UdpSockets sockets not None, uint64_t now_ns):
         """For tests: moves a batch of frames; how many came. Raises OSError if the TUN is gone."""

@@ -15,10 +15,10 @@ from dataplane.vocabulary import DropReason
 cdef class Peer:
     """A peer. Two with the same peer_id, one after the other, differ by uid.
 
-    local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
-    packed addresses inside the tunnel. row is its statistics row, a writable buffer of 64 words (vocabulary.Column).
-    tx_id is the peer-id on packets to it, which its end may know by another number (None: peer_id). own_mss are its own
-    limits of the MSS option (None: the device's).
+    remote is None if its packets travel in a stream. local is the packed address of this host that the peer talks to
+    (None: any), vpn_ipv4 and vpn_ipv6 are its packed addresses inside the tunnel. row is its statistics row, a writable
+    buffer of 64 words (vocabulary.Column). tx_id is the peer-id on packets to it, which its end may know by another
+    number (None: peer_id). own_mss are its own limits of the MSS option (None: the device's).
     Raises ValueError for an address or a row that is none.
     """
 
@@ -68,7 +68,7 @@ cdef class Peer:
 
     @property
     def remote(self):
-        """Where it is, as the tuples of the socket module."""
+        """Where it is, as the tuples of the socket module; None: at the other end of its stream."""
         return unpack_endpoint(&self.state.remote)
 
     @property

@@ -106,7 +106,7 @@ cdef class Receiver:
             reason = OVERSIZED
         else:
             peer_id = get32(datagram, 0) & PEER_ID_UNDEF
-            if peer_id == PEER_ID_UNDEF:
+            if peer_id == PEER_ID_UNDEF or source.size == 0:
                 peer = self.peers.at_endpoint(socket_id, source)
             else:
                 peer = self.peers.with_id(peer_id)
@@ -121,7 +121,7 @@ cdef class Receiver:
         """False: the endpoint is another peer's. OpenVPN, too, gives no client the address of another."""
         cdef PeerState* holder
         if socket_id != peer.socket_id or not same_endpoint(source, &peer.remote):
-            if not is_newest(peer.keys, key, packet_id):
+            if source.size == 0 or peer.remote.size == 0 or not is_newest(peer.keys, key, packet_id):
                 return True
             holder = self.peers.at_endpoint(socket_id, source)
             if holder != NULL and holder != peer:

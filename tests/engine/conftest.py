@@ -251,6 +251,7 @@ class FakeResources:
         self.refusal: EngineError | None = None
         self.changes: list[DeviceChange] = []
         self.bound = ("192.0.2.1", 1194, False)
+        self.remote: Endpoint | None = None
 
     def make_tun(self, spec: DeviceSpec) -> Tun:
         self._refuse()
@@ -274,12 +275,12 @@ class FakeResources:
     def bind_udp(self, spec: SocketSpec) -> BoundSocket:
         self._refuse()
         fd = os.open("/dev/null", os.O_RDWR)
-        return BoundSocket(fd, spec.address, spec.port or 40000, spec.ipv6_only, spec.options)
+        return BoundSocket(fd, spec.address, spec.port or 40000, spec.ipv6_only, options=spec.options)
 
-    def adopt_udp(self, fd: int) -> BoundSocket:
+    def adopt_socket(self, fd: int) -> BoundSocket:
         self._refuse()
         address, port, ipv6_only = self.bound
-        return BoundSocket(fd, ip_address(address), port, ipv6_only)
+        return BoundSocket(fd, ip_address(address), port, ipv6_only, self.remote)
 
     def _refuse(self) -> None:
         refusal, self.refusal = self.refusal, None
