@@ -13,7 +13,16 @@ from typing import Final
 import pytest
 
 from dataplane.datachannel.wire import KEEPALIVE
-from dataplane.messages import AddPeer, AddSocket, PeerExpired, RemovePeer, RemoveSocket, TransportClosed
+from dataplane.messages import (
+    AddPeer,
+    AddSocket,
+    Endpoint,
+    PeerExpired,
+    RemovePeer,
+    RemoveSocket,
+    TransportClosed,
+    UpdatePeer,
+)
 from dataplane.statistics_page import DEVICE_ROW, drops_of
 from dataplane.transport.tcp_framing import PACKET_MAX, QUEUE_BYTES, FrameCutter, frame_of
 from dataplane.tun.network_namespace import in_network_namespace
@@ -172,6 +181,15 @@ def test_keepalive_comes_over_the_stream(device: Device, stack: ExitStack) -> No
     stream = Stream(device, stack)
     stream.add_peer(keepalive_interval_s=1)
     assert stream.key.open(stream.from_worker.packet()) == KEEPALIVE
+
+
+def test_update_leaves_a_peer_in_its_stream(stream: Stream) -> None:
+    stream.device.worker.do(UpdatePeer(PEER_ID, vpn_ipv4=IPv4Address("10.8.0.99").packed))
+    stream.device.say(b"to the new address", to="10.8.0.99")
+    assert stream.hear() == b"to the new address"
+    endpoint = Endpoint(bytes([127, 0, 0, 1]), 9)
+    assert stream.device.worker.ask(UpdatePeer(PEER_ID, remote=endpoint)).error == "INTERNAL"
+    assert stream.device.worker.ask(UpdatePeer(PEER_ID, local=endpoint.address)).error == "INTERNAL"
 
 
 def test_peer_of_a_silent_stream_expires(device: Device, stack: ExitStack) -> None:
