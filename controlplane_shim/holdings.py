@@ -196,6 +196,8 @@ class Holdings:
                 device.deleted = True
                 _forget_sockets(device)
                 self._link.feed.unfollow(device.stream)
+            case "socket_closed":
+                self._on_socket_closed(device, event.socket_closed.socket)
             case "worker_restarted":
                 self._log.warning("worker restarted", device=device.name)
             case "key_swap_needed":
@@ -203,6 +205,13 @@ class Holdings:
                 self._log.warning("key used up", device=device.name, peer_id=event.key_swap_needed.peer_id)
             case _:
                 pass
+
+    def _on_socket_closed(self, device: Device, name: str) -> None:
+        """A stream that has no peer would never end otherwise; that of a lost peer is about to."""
+        for twin in device.sockets.values():
+            if twin.name == name and twin.stream is not None:
+                self._ending.append(twin.stream)
+                self._ring()
 
     def _on_stream_ended(self, device: Device | None, error: DataPlaneError) -> None:
         if device is None or error.code != "RESOURCE_EXHAUSTED":

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.root
 TCP = Settings(tcp=True)
 SHORT = Settings(tcp=True, keepalive=(1, 3))
 BOTH = ("server", "client")
+RENEG_SECONDS = 5
 
 
 def end_in(tunnel: Tunnel, role: str) -> OpenVpn:
@@ -33,7 +34,7 @@ def end_in(tunnel: Tunnel, role: str) -> OpenVpn:
 @pytest.fixture(scope="module", params=[("server",), ("client",), BOTH], ids="-".join)
 def tunnel(request: pytest.FixtureRequest, open_lab: OpenLab, authority: Authority) -> Iterator[Tunnel]:
     clients = 1 if "client" in request.param else 3
-    settings = Settings(tcp=True, reneg_seconds=5)
+    settings = Settings(tcp=True, reneg_seconds=RENEG_SECONDS)
     with open_lab() as lab:
         plan = Plan(settings=settings, data_plane=DataPlane(lab), offloaded=request.param, clients=clients)
         yield build(lab, authority, plan)
@@ -61,11 +62,10 @@ def test_exactly_the_ends_under_the_shim_are_offloaded(tunnel: Tunnel) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["up", "down"])
-def test_a_bulk_transfer_passes_and_rekeys_every_5_s_in_it(tunnel: Tunnel, reverse: bool) -> None:
-    """The keys are exchanged in the stream that the data fill."""
+def test_keys_are_exchanged_in_the_stream_that_data_fill(tunnel: Tunnel, reverse: bool) -> None:
     before = tunnel.server.process.output().count("TLS: soft reset")
     client = tunnel.clients[0].namespace
-    load = traffic.TcpStreams(seconds=6, reverse=reverse)
+    load = traffic.TcpStreams(seconds=RENEG_SECONDS, reverse=reverse)
     moved = traffic.tcp(tunnel.lab, client, tunnel.server.namespace, SERVER_VPN_IPV4, load)
     assert moved.received_bytes > 1_000_000
     assert tunnel.server.process.output().count("TLS: soft reset") > before
@@ -74,6 +74,7 @@ def test_a_bulk_transfer_passes_and_rekeys_every_5_s_in_it(tunnel: Tunnel, rever
         assert "Connection reset" not in one.process.output()
 
 
+@pytest.mark.one_datapath
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("role", BOTH)
 def test_a_restarted_end_gets_its_tunnel_back(
@@ -89,6 +90,7 @@ def test_a_restarted_end_gets_its_tunnel_back(
     wait_until(lambda: [device.peer_count for device in data_plane.devices()] == [1, 1], "one peer on either side")
 
 
+@pytest.mark.one_datapath
 @pytest.mark.parametrize("offloaded", [("server",), BOTH], ids="-".join)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_server_forgets_a_client_whose_connection_ended_and_takes_it_again(
@@ -106,6 +108,7 @@ def test_a_server_forgets_a_client_whose_connection_ended_and_takes_it_again(
     traffic.wait_reachable(lab, again.namespace, SERVER_VPN_IPV4)
 
 
+@pytest.mark.one_datapath
 @pytest.mark.parametrize("keepalive", ["", "ping-exit 60"])
 def test_a_client_whose_connection_ended_restarts_at_once(
     lab: Lab, authority: Authority, data_plane: DataPlane, keepalive: str
@@ -119,6 +122,7 @@ def test_a_client_whose_connection_ended_restarts_at_once(
     traffic.wait_reachable(lab, tunnel.client.namespace, SERVER_VPN_IPV4)
 
 
+@pytest.mark.one_datapath
 def test_a_silent_client_expires(lab: Lab, authority: Authority, data_plane: DataPlane) -> None:
     tunnel = build(lab, authority, Plan(settings=SHORT, data_plane=data_plane, offloaded=("server",)))
     (peer,) = data_plane.all_peers()
@@ -133,6 +137,7 @@ def test_a_silent_client_expires(lab: Lab, authority: Authority, data_plane: Dat
     traffic.wait_reachable(lab, tunnel.client.namespace, SERVER_VPN_IPV4)
 
 
+@pytest.mark.one_datapath
 def test_a_client_whose_server_fell_silent_restarts(lab: Lab, authority: Authority, data_plane: DataPlane) -> None:
     tunnel = build(lab, authority, Plan(settings=SHORT, data_plane=data_plane, offloaded=("client",)))
     tunnel.server.process.signal(signal.SIGSTOP)
@@ -142,6 +147,7 @@ def test_a_client_whose_server_fell_silent_restarts(lab: Lab, authority: Authori
     traffic.wait_reachable(lab, tunnel.client.namespace, SERVER_VPN_IPV4)
 
 
+@pytest.mark.one_datapath
 @pytest.mark.parametrize("role", BOTH)
 def test_openvpn_that_became_nobody_is_still_served(
     lab: Lab, authority: Authority, data_plane: DataPlane, role: str
@@ -162,6 +168,7 @@ def test_openvpn_that_became_nobody_is_still_served(
     traffic.wait_reachable(lab, tunnel.client.namespace, SERVER_VPN_IPV4)
 
 
+@pytest.mark.one_datapath
 def test_a_client_whose_address_is_taken_is_told_so_and_the_others_stay(
     lab: Lab, authority: Authority, data_plane: DataPlane
 ) -> None:
@@ -188,6 +195,18 @@ def test_a_client_whose_address_is_taken_is_told_so_and_the_others_stay(
     wait_until(lambda: list(tunnel.server.status()) == ["client0"], "no other client", timeout_seconds=15)
 
 
+@pytest.mark.parametrize("role", BOTH)
+def test_when_a_worker_is_killed_the_tunnel_comes_back(
+    lab: Lab, authority: Authority, own_data_plane: DataPlane, role: str
+) -> None:
+    tunnel = build(lab, authority, Plan(settings=TCP, data_plane=own_data_plane, offloaded=(role,)))
+    (device,) = own_data_plane.devices()
+    os.kill(device.worker_pid, signal.SIGKILL)
+    tunnel.client.wait_initialized(occurrence=2)
+    traffic.wait_reachable(lab, tunnel.client.namespace, SERVER_VPN_IPV4)
+
+
+@pytest.mark.one_datapath
 @pytest.mark.parametrize("role", BOTH)
 def test_an_end_that_stops_takes_everything_with_it(
     lab: Lab, authority: Authority, data_plane: DataPlane, role: str
