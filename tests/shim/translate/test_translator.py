@@ -270,6 +270,12 @@ def test_the_kernel_itself_acknowledges_the_message_meant_for_it() -> None:
     assert answer == struct.pack("=IHHIIi", 36, 2, 0x100, 77, port_id, 0) + noop[:16]
 
 
+def test_the_kernel_itself_refuses_the_message_meant_for_that() -> None:
+    refused = Translator().kernel_refusal(ask(message(16, 0x605, NEW_LINK[16:], seq=77), NETLINK_ROUTE))
+    answer, port_id = ask_kernel(NETLINK_ROUTE, refused)
+    assert answer == struct.pack("=IHHIIi", 36, 2, 0, 77, port_id, -EOPNOTSUPP) + refused
+
+
 def test_a_deletion_notice_is_the_drivers() -> None:
     notice = DeletionNotice(Family.OVPN_DCO_V2, ifindex=12, peer_id=3, reason=DelReason.EXPIRED)
     body = struct.pack("=BBH", 3, 1, 0) + u32(1, 12) + nest(4, u8(1, 2), u32(2, 3))
