@@ -183,6 +183,13 @@ def test_a_link_that_is_refused_is_answered_by_us(program: Program, linux: FakeL
     assert handled.kernel_messages == []
 
 
+def test_a_link_that_cannot_be_had_is_refused_by_the_kernel(program: Program, linux: FakeLinux) -> None:
+    handled = program.send(new_link(mode=2), ROUTE)
+    assert handled.replies == []
+    assert [struct.unpack_from("=IHHI", asked)[1:] for asked in handled.kernel_messages] == [(0xFFFF, 0x5, 7)]
+    assert linux.interfaces == {}
+
+
 def test_several_messages_of_one_datagram_are_treated_in_order(program: Program) -> None:
     program.make_peer(1)
     handled = program.send(get_family("nlctrl") + get_peer(100, 1) + get_peer(100, 9))
