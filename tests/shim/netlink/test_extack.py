@@ -8,7 +8,7 @@ import pytest
 
 from controlplane_shim.netlink import attributes
 from controlplane_shim.netlink.attributes import Fault, Malformed, parse
-from controlplane_shim.netlink.extack import explain
+from controlplane_shim.netlink.extack import SENTENCE_CHARACTERS, explain
 from controlplane_shim.netlink.message import AckOptions, build_error
 from tests.shim.netlink.conftest import DUMP_ACK, NETLINK_GENERIC, attribute, generic, u8, u32
 
@@ -52,6 +52,10 @@ def test_a_missing_attribute_is_named_with_its_nest() -> None:
     text = attribute(1, b"ID is missing\0")
     assert explain("ID is missing", Fault(missing=1, missing_in=28)) == text + u32(5, 1) + u32(6, 28)
     assert explain("", Fault(missing=1)) == u32(5, 1)
+
+
+def test_a_sentence_is_cut_before_it_fills_the_readers_buffer() -> None:
+    assert explain("x" * 100_000) == attribute(1, b"x" * SENTENCE_CHARACTERS + b"\0")
 
 
 def test_an_attribute_without_a_policy_to_tell_is_only_placed() -> None:
