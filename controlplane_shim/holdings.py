@@ -216,6 +216,8 @@ class Holdings:
                 device.deleted = True
                 _forget_sockets(device)
                 self._link.feed.unfollow(device.stream)
+            case "socket_closed":
+                self._on_socket_closed(device, event.socket_closed.socket)
             case "worker_restarted":
                 self._log.warning("worker restarted", device=device.name)
             case "peer_floated":
@@ -231,6 +233,13 @@ class Holdings:
         if floated.peer_id in device.peers:
             remote = rpc.remote(floated.remote)
             self.tell(FloatNotice(device.family, device.ifindex, floated.peer_id, remote))
+
+    def _on_socket_closed(self, device: Device, name: str) -> None:
+        """A stream that has no peer would never end otherwise; that of a lost peer is about to."""
+        for twin in device.sockets.values():
+            if twin.name == name and twin.stream is not None:
+                self._ending.append(twin.stream)
+                self._ring()
 
     def _on_stream_ended(self, device: Device | None, error: DataPlaneError) -> None:
         if device is None or error.code != "RESOURCE_EXHAUSTED":

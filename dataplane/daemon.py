@@ -6,6 +6,7 @@ Knows the parts and their order. Must not know what they do.
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -34,6 +35,7 @@ _CANCELLATION_SECONDS: Final = 1.0
 def run(config: Config) -> int:
     """Serves until a signal; returns the exit code: 0, or 1 if it could not start or failed."""
     set_up_log(config.log_level, config.log_format, sys.stderr)
+    _raise_descriptor_limit()
     try:
         asyncio.run(serve(config))
     except (SocketPathError, DatapathUnavailable) as error:
@@ -79,6 +81,12 @@ async def serve(config: Config) -> None:
         log.info("stopping")
     await _let_calls_end()
     log.info("stopped")
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as may be, here and in the workers: each peer over TCP takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stop_events() -> tuple[asyncio.Event, asyncio.Event]:

@@ -16,7 +16,7 @@ MAX_MESSAGE: Final = 4096
 
 
 class Endpoint(msgspec.Struct, frozen=True, array_like=True):
-    """A UDP endpoint: address of 4 or 16 bytes, port, IPv6 scope id (interface index) or 0."""
+    """An endpoint: address of 4 or 16 bytes, port, IPv6 scope id (interface index) or 0."""
 
     address: bytes
     port: int
@@ -32,9 +32,10 @@ class Configure(msgspec.Struct, frozen=True, tag=True):
 
 
 class AddSocket(msgspec.Struct, frozen=True, tag=True):
-    """Serves a bound UDP socket under this number.
+    """Serves a bound UDP socket, or a connected TCP socket, under this number.
 
-    Descriptors: the socket; perhaps a second one, its control outlet (see AdoptSocketRequest in socket.proto).
+    Descriptors: the socket; for UDP perhaps a second one, its control outlet, for TCP its control stream (see
+    AdoptSocketRequest in socket.proto).
     """
 
     socket_id: int
@@ -50,14 +51,14 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
     """Adds a peer whose counters go to row `row` (1..rows-1, zeroed by the daemon) of the page.
 
     `uid` tells this peer from others with the same peer_id. local and the vpn addresses are 4 or 16
-    bytes or None. Keepalives in seconds, 0 for none.
+    bytes or None. remote: None on a TCP socket, else required. Keepalives in seconds, 0 for none.
     """
 
     peer_id: int
     uid: int
     row: int
     socket_id: int
-    remote: Endpoint
+    remote: Endpoint | None
     local: bytes | None = None
     vpn_ipv4: bytes | None = None
     vpn_ipv6: bytes | None = None
@@ -166,4 +167,14 @@ class DeviceClosed(msgspec.Struct, frozen=True, tag=True):
     errno: int
 
 
-FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | DeviceClosed
+class TransportClosed(msgspec.Struct, frozen=True, tag=True):
+    """A TCP socket can carry nothing more: the worker removed its peer and serves it no more. Said once.
+
+    reason: DelReason TRANSPORT_DISCONNECT if the other end closed or reset it, else TRANSPORT_ERROR.
+    """
+
+    socket_id: int
+    reason: int
+
+
+FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | DeviceClosed | TransportClosed

@@ -28,6 +28,7 @@ def event_report(event: Event) -> PeerFloated | KeyExhausted:
     """The message of an event."""
     peer = event.peer
     if isinstance(event, Floated):
+        assert peer.remote is not None  # peers in a stream do not float
         return PeerFloated(peer.peer_id, peer.uid, Endpoint(*from_sockaddr(peer.remote)), peer.socket_id)
     return KeyExhausted(peer.peer_id, peer.uid, event.key_id)
 

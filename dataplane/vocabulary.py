@@ -27,6 +27,14 @@ class Mode(IntEnum):
 
 
 @unique
+class SocketProtocol(StrEnum):
+    """What a socket speaks."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+@unique
 class KeySlot(IntEnum):
     """enum ovpn_key_slot."""
 
@@ -133,10 +141,10 @@ class DropReason(IntEnum):
     TX_PACKET_ID_EXHAUSTED = 15
     """The primary key has used all packet-ids; the key was removed."""
     TX_QUEUE_FULL = 16
-    """The socket's send buffer is full."""
+    """The socket's send buffer is full; over TCP, the peer's queue."""
     TX_SEND_FAILED = 17
     """The socket refused it: no route, unreachable, or too long."""
     TX_BAD_VIRTIO_HEADER = 18
     """The device gave a virtio header that does not fit its packet."""
     RX_CONTROL_QUEUE_FULL = 19
-    """A control packet for which the control plane's queue had no room."""
+    """A control packet for which the control plane's queue had no room; over TCP, after the control plane closed it."""

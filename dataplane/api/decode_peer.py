@@ -16,7 +16,7 @@ from dataplane.api.decode_socket import MAX_PORT
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
 from dataplane.engine.types import UNSET, Endpoint, IPAddress, PeerChange, PeerSpec
-from dataplane.vocabulary import Mode
+from dataplane.vocabulary import Mode, SocketProtocol
 
 _UPDATE_PATHS: Final = (
     "remote",
@@ -28,23 +28,23 @@ _UPDATE_PATHS: Final = (
 )
 
 
-def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
-    """The peer to create on a device of this mode."""
+def decode_creation(peer: peer_pb2.Peer, mode: Mode | None, protocol: SocketProtocol | None = None) -> PeerSpec:
+    """The peer to create on a device of this mode and a socket of this protocol (None: there is no such socket)."""
     found = Violations()
     at = found.under("peer")
     device = validation.read_name(at, "device", peer.device)
     peer_id = validation.read_peer_id(at, "peer_id", peer.peer_id)
     socket = validation.read_name(at, "socket", peer.socket)
-    remote = _read_remote(at, peer)
+    remote = _read_remote(at, peer) if peer.HasField("remote") else None
     local_address = _read_local_address(at, peer)
     _check_families(at, remote, local_address)
+    _check_protocol(at, peer, protocol)
     vpn_ipv4 = validation.read_vpn_ipv4(at, "vpn_ipv4", peer.vpn_ipv4)
     vpn_ipv6 = validation.read_vpn_ipv6(at, "vpn_ipv6", peer.vpn_ipv6)
     _check_vpn_addresses(at, mode, has_ipv4=bool(peer.vpn_ipv4), has_ipv6=bool(peer.vpn_ipv6))
     keepalive_interval_s = _read_keepalive(at, peer, "keepalive_interval")
     keepalive_timeout_s = _read_keepalive(at, peer, "keepalive_timeout")
     found.raise_if_any()
-    assert remote is not None
     return PeerSpec(
         device=device,
         peer_id=peer_id,
@@ -59,9 +59,12 @@ def decode_creation(peer: peer_pb2.Peer, mode: Mode | None) -> PeerSpec:
 
 
 def decode_change(
-    request: peer_pb2.UpdatePeerRequest, mode: Mode | None, current: PeerSpec | None
+    request: peer_pb2.UpdatePeerRequest,
+    mode: Mode | None,
+    current: PeerSpec | None,
+    protocol: SocketProtocol | None = None,
 ) -> tuple[str, int, PeerChange]:
-    """Device, peer-id and what to change of the peer that is `current` now."""
+    """Device, peer-id and what to change of the peer that is `current` now, on a socket of this protocol."""
     found = Violations()
     at, peer = found.under("peer"), request.peer
     device = validation.read_name(at, "device", peer.device)
@@ -73,7 +76,9 @@ def decode_change(
     vpn_ipv6 = validation.read_vpn_ipv6(at, "vpn_ipv6", peer.vpn_ipv6) if "vpn_ipv6" in paths else UNSET
     interval_s = _read_keepalive(at, peer, "keepalive_interval") if "keepalive_interval" in paths else UNSET
     timeout_s = _read_keepalive(at, peer, "keepalive_timeout") if "keepalive_timeout" in paths else UNSET
-    if current is not None and paths & {"remote", "local_address"}:
+    if protocol is SocketProtocol.TCP and paths & {"remote", "local_address"}:
+        found.add("update_mask", "must not hold remote or local_address: the peer is on a TCP socket")
+    elif current is not None and paths & {"remote", "local_address"}:
         _check_families(
             at,
             current.remote if remote is UNSET else remote,
@@ -132,6 +137,16 @@ def _read_remote(at: Violations, peer: peer_pb2.Peer) -> Endpoint | None:
     if scope_id and not (address.version == 6 and address.is_link_local):
         at_remote.add("scope_id", f"must be 0: {address} is not an IPv6 link-local address")
     return Endpoint(address, port, scope_id)
+
+
+def _check_protocol(at: Violations, peer: peer_pb2.Peer, protocol: SocketProtocol | None) -> None:
+    if protocol is SocketProtocol.TCP:
+        if peer.HasField("remote"):
+            at.add("remote", "must be absent: the socket is TCP, whose other end it is")
+        if peer.local_address:
+            at.add("local_address", "must be empty: the socket is TCP")
+    elif not peer.HasField("remote"):
+        at.add("remote", "is required: give address and port")
 
 
 def _read_local_address(at: Violations, peer: peer_pb2.Peer) -> IPAddress | None:

@@ -28,6 +28,8 @@ def decode_creation(request: socket_pb2.CreateSocketRequest) -> SocketSpec:
     port = validation.read_number(at, "port", socket.port, 0, MAX_PORT)
     if socket.ipv6_only and address is not None and address.version == 4:
         at.add("ipv6_only", "must be false with an IPv4 address")
+    if socket.protocol not in {socket_pb2.SOCKET_PROTOCOL_UNSPECIFIED, socket_pb2.SOCKET_PROTOCOL_UDP}:
+        at.add("protocol", "must be SOCKET_PROTOCOL_UDP or unspecified: hand a connected TCP socket over and adopt it")
     network_namespace = validation.read_namespace(found, "network_namespace", request.network_namespace)
     found.raise_if_any()
     assert address is not None

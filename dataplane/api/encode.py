@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, socket_pb2
 
-from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_SLOTS, MODES
+from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_SLOTS, MODES, SOCKET_PROTOCOLS
 from dataplane.engine.types import (
     DeviceCreated,
     DeviceDeleted,
@@ -25,6 +25,7 @@ from dataplane.engine.types import (
     PeerDeleted,
     PeerFloated,
     PeerView,
+    SocketClosed,
     SocketView,
     WorkerRestarted,
 )
@@ -58,6 +59,8 @@ def encode_socket(view: SocketView) -> socket_pb2.Socket:
         adopted=view.adopted,
         peer_count=view.peer_count,
         has_control_outlet=view.has_control_outlet,
+        protocol=SOCKET_PROTOCOLS[view.protocol],
+        remote=None if view.remote is None else _endpoint(view.remote),
     )
 
 
@@ -68,7 +71,7 @@ def encode_peer(view: PeerView) -> peer_pb2.Peer:
         device=spec.device,
         peer_id=spec.peer_id,
         socket=spec.socket,
-        remote=_endpoint(spec.remote),
+        remote=None if spec.remote is None else _endpoint(spec.remote),
         local_address=str(spec.local_address or ""),
         vpn_ipv4=str(spec.vpn_ipv4 or ""),
         vpn_ipv6=str(spec.vpn_ipv6 or ""),
@@ -123,6 +126,10 @@ def encode_event(instance_id: str, event: Event) -> event_pb2.WatchResponse:
         case KeySwapNeeded():
             response.key_swap_needed.CopyFrom(
                 event_pb2.KeySwapNeeded(device=event.device, peer_id=event.peer_id, key_id=event.key_id)
+            )
+        case SocketClosed():
+            response.socket_closed.CopyFrom(
+                event_pb2.SocketClosed(device=event.device, socket=event.socket, reason=DEL_REASONS[event.reason])
             )
         case WorkerRestarted():
             response.worker_restarted.CopyFrom(

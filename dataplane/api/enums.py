@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
+from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2, socket_pb2
 
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode, SocketProtocol
 
 MODES: Final = {
     Mode.P2P: common_pb2.DEVICE_MODE_P2P,
@@ -40,6 +40,10 @@ DEVICE_STATES: Final = {
 DATAPATH_KINDS: Final = {
     DatapathKind.PYTHON: server_pb2.DATAPATH_KIND_PYTHON,
     DatapathKind.COMPILED: server_pb2.DATAPATH_KIND_COMPILED,
+}
+SOCKET_PROTOCOLS: Final = {
+    SocketProtocol.UDP: socket_pb2.SOCKET_PROTOCOL_UDP,
+    SocketProtocol.TCP: socket_pb2.SOCKET_PROTOCOL_TCP,
 }
 LOG_LEVELS: Final = {
     LogLevel.DEBUG: server_pb2.LOG_LEVEL_DEBUG,

@@ -18,8 +18,8 @@ from dataplane.api.allow_missing import missing_is_error
 from dataplane.api.encode import encode_counters, encode_peer
 from dataplane.api.validation import is_name, is_peer_id
 from dataplane.engine.engine import Engine
-from dataplane.engine.types import PeerSpec
-from dataplane.vocabulary import Mode
+from dataplane.engine.types import EngineError, PeerSpec
+from dataplane.vocabulary import Mode, SocketProtocol
 
 _STREAM_BATCH: Final = 256
 """Peers read from the engine at once: some ms of work, between which other calls run."""
@@ -33,7 +33,10 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
 
     async def CreatePeer(self, request: peer_pb2.CreatePeerRequest, _context: object) -> peer_pb2.CreatePeerResponse:
         """Creates a peer."""
-        spec = decode_peer.decode_creation(request.peer, self._mode_of(request.peer.device))
+        peer = request.peer
+        spec = decode_peer.decode_creation(
+            peer, self._mode_of(peer.device), self._protocol_of(peer.device, peer.socket)
+        )
         return peer_pb2.CreatePeerResponse(peer=encode_peer(await self._engine.create_peer(spec)))
 
     async def GetPeer(self, request: peer_pb2.GetPeerRequest, _context: object) -> peer_pb2.GetPeerResponse:
@@ -66,7 +69,8 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
         peer = request.peer
         mode = self._mode_of(peer.device)
         current = self._spec_of(peer.device, peer.peer_id)
-        device, peer_id, change = decode_peer.decode_change(request, mode, current)
+        protocol = None if current is None else self._protocol_of(peer.device, current.socket)
+        device, peer_id, change = decode_peer.decode_change(request, mode, current, protocol)
         return peer_pb2.UpdatePeerResponse(peer=encode_peer(await self._engine.update_peer(device, peer_id, change)))
 
     async def DeletePeer(self, request: peer_pb2.DeletePeerRequest, _context: object) -> peer_pb2.DeletePeerResponse:
@@ -81,6 +85,15 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
     def _mode_of(self, device: str) -> Mode | None:
         """Mode of a device; None if its name is malformed. Raises EngineError DEVICE_NOT_FOUND."""
         return self._engine.get_device(device).mode if is_name(device) else None
+
+    def _protocol_of(self, device: str, socket: str) -> SocketProtocol | None:
+        """What a socket speaks; None if a name is malformed or there is no such socket."""
+        if not (is_name(device) and is_name(socket)):
+            return None
+        try:
+            return self._engine.get_socket(device, socket).protocol
+        except EngineError:
+            return None
 
     def _spec_of(self, device: str, peer_id: int) -> PeerSpec | None:
         """A peer as it is; None if a name is malformed. Raises EngineError DEVICE_NOT_FOUND, PEER_NOT_FOUND."""

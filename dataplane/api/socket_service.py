@@ -34,7 +34,7 @@ class SocketService(socket_pb2_grpc.SocketServiceServicer):
     async def AdoptSocket(
         self, request: socket_pb2.AdoptSocketRequest, _context: object
     ) -> socket_pb2.AdoptSocketResponse:
-        """Takes over a bound UDP socket; spends the tokens whatever the outcome."""
+        """Takes over a bound UDP or connected TCP socket; spends the tokens whatever the outcome."""
         device, name, *tokens = decode_socket.decode_adoption(request)
         fd, *outlet_fd = self._vault.take_all(filter(None, tokens), time.monotonic())
         view = await self._engine.adopt_socket(device, name, fd, *outlet_fd)

@@ -21,7 +21,7 @@ from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, PeerExi
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.receive import Receiver
-from dataplane.datachannel.transmit import Transmitter
+from dataplane.datachannel.transmit import Admits, Transmitter, everything
 from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
 
 __all__ = [
@@ -86,11 +86,15 @@ class DataChannel:
         peer.keepalive.restart(now_ns)
         self._arm(peer)
 
-    def set_remote(self, peer_id: int, remote: SockAddr, local: bytes | None) -> None:
+    def set_remote(self, peer_id: int, remote: SockAddr | None, local: bytes | None) -> None:
         """Sets where packets to a peer go, and from which local address (None: any). Raises UnknownPeer."""
         peer = self._peers.get(peer_id)
         self._peers.move(peer, peer.socket_id, remote)
         peer.local = local
+
+    def peer_of_stream(self, socket_id: int) -> Peer | None:
+        """The peer whose packets travel in this socket's stream, if there is one."""
+        return self._peers.by_endpoint.get((socket_id, None))
 
     def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
@@ -132,17 +136,20 @@ class DataChannel:
         """Counts a packet that was dropped before a peer was known."""
         self._device_row[_DROPS + reason] += 1
 
-    def seal_batch(self, packets: Sequence[bytes], now_ns: int) -> list[tuple[Peer, bytes]]:
+    def seal_batch(
+        self, packets: Sequence[bytes], now_ns: int, admits: Admits = everything
+    ) -> list[tuple[Peer, bytes]]:
         """Takes IP packets of the device; the DATA_V2 packets to send, in order, each to its peer's socket and remote.
 
-        They are counted as sent: if a socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
+        admits: see transmit.py. What is given out is counted as sent: if a socket refuses one, the caller owes
+        peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
         """
-        return self._transmitter.seal_batch(packets, now_ns)
+        return self._transmitter.seal_batch(packets, now_ns, admits)
 
     # Time and events
 
-    def run_timers(self, now_ns: int) -> Timers:
-        """Does what is due by now."""
+    def run_timers(self, now_ns: int, admits: Admits = everything) -> Timers:
+        """Does what is due by now. A keepalive that is not admitted is left out: there is enough on the way."""
         due = Timers(keepalives=[], expired=[])
         self._early.drop_due(now_ns)
         for peer_id in self._deadlines.pop_due(now_ns):
@@ -154,7 +161,7 @@ class DataChannel:
             send_at_ns = peer.send_at_ns()
             if send_at_ns is not None and send_at_ns <= now_ns:
                 peer.keepalive.restart_sending(now_ns)
-                keepalive = self._transmitter.seal_keepalive(peer, now_ns)
+                keepalive = self._transmitter.seal_keepalive(peer, now_ns, admits)
                 if keepalive is not None:
                     due.keepalives.append((peer, keepalive))
             self._arm(peer)

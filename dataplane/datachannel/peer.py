@@ -22,14 +22,15 @@ _DROPS: Final = int(Column.DROPS)
 class Peer:
     """A peer. Two with the same peer_id, one after the other, differ by uid.
 
-    local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
-    packed addresses inside the tunnel. row is its statistics row (vocabulary.Column).
+    remote is None if its packets travel in a stream, which it has for itself and never leaves. local is the packed
+    address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its packed addresses inside the
+    tunnel. row is its statistics row (vocabulary.Column).
     """
 
     peer_id: int
     uid: int
     socket_id: int
-    remote: SockAddr
+    remote: SockAddr | None
     row: MutableSequence[int] = field(repr=False)
     local: bytes | None = None
     vpn_ipv4: bytes | None = None

@@ -28,7 +28,7 @@ class PeerTable:
     def __init__(self, mode: Mode) -> None:
         self._mode = mode
         self.by_id: dict[int, Peer] = {}
-        self.by_endpoint: dict[tuple[int, SockAddr], Peer] = {}
+        self.by_endpoint: dict[tuple[int, SockAddr | None], Peer] = {}
         """By (socket_id, remote). If two peers are at one endpoint, the one that came last is meant."""
         self.routes: RoutingTable[Peer] = RoutingTable()
 
@@ -59,7 +59,7 @@ class PeerTable:
             self.routes.remove(route)
         return peer
 
-    def move(self, peer: Peer, socket_id: int, remote: SockAddr) -> None:
+    def move(self, peer: Peer, socket_id: int, remote: SockAddr | None) -> None:
         """Gives a peer another endpoint."""
         self._leave_endpoint(peer)
         peer.socket_id = socket_id

@@ -4,11 +4,12 @@ Knows the order of the checks, which is the kernel's (drivers/net/ovpn/io.c), an
 once it is known, else the device. Must not know sockets, the TUN or the clock. A packet goes through:
 
     1. length and opcode           -> RX_TRUNCATED, RX_NOT_DATA, RX_OVERSIZED
-    2. peer, by peer_id or source  -> RX_UNKNOWN_PEER; from here on link_rx counts it
+    2. peer, by peer_id or source, in a stream by the stream
+                                   -> RX_UNKNOWN_PEER; from here on link_rx counts it
     3. key, by key_id              -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
     4. AEAD                        -> RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD
-    6. last-received time, endpoint
+    6. last-received time, endpoint (never of a peer in a stream)
     7. keepalive                   -> consumed
     8. inner header                -> RX_NOT_IP
     9. inner source                -> RX_SOURCE_CHECK
@@ -90,7 +91,7 @@ class Receiver:
 
         peer.row[_LAST_RX_NS] = now_ns
         if source != peer.remote or socket_id != peer.socket_id:
-            if peer.keys.is_newest(key, packet_id):
+            if source is not None and peer.remote is not None and peer.keys.is_newest(key, packet_id):
                 self._float(peer, socket_id, source, local)
         elif local is not None:
             peer.local = local
@@ -106,7 +107,7 @@ class Receiver:
             return None
         return payload
 
-    def _find_peer(self, datagram: bytes, socket_id: int, source: SockAddr) -> Peer | None:
+    def _find_peer(self, datagram: bytes, socket_id: int, source: SockAddr | None) -> Peer | None:
         if len(datagram) < OVERHEAD:
             reason = DropReason.RX_TRUNCATED
         elif datagram[0] >> 3 != OPCODE_DATA_V2:
@@ -115,7 +116,7 @@ class Receiver:
             reason = DropReason.RX_OVERSIZED
         else:
             peer_id = int.from_bytes(datagram[1:4], "big")
-            if peer_id == PEER_ID_UNDEF:
+            if peer_id == PEER_ID_UNDEF or source is None:
                 peer = self._peers.by_endpoint.get((socket_id, source))
             else:
                 peer = self._peers.by_id.get(peer_id)

@@ -23,7 +23,7 @@ from dataplane.engine.types import DeviceChange, DeviceSpec, DeviceState, Device
 from dataplane.engine.watch import EventLog
 from dataplane.engine.worker_link import WorkerEvent
 from dataplane.engine.worker_process import WorkerLauncher
-from dataplane.messages import Configure, DeviceClosed, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.messages import Configure, DeviceClosed, KeyExhausted, PeerExpired, PeerFloated, TransportClosed
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.vocabulary import DelReason
 
@@ -129,6 +129,7 @@ class Device:
     async def worker_lost(self) -> None:
         """See WorkerOwner."""
         await self.peers.lost(DelReason.TRANSPORT_ERROR)
+        self.peers.streams_lost()
 
     def worker_restarted(self, pid: int) -> None:
         """See WorkerOwner."""
@@ -143,6 +144,8 @@ class Device:
                 self.peers.floated(event)
             case KeyExhausted():
                 self.keys.exhausted(event)
+            case TransportClosed():
+                self.peers.stream_ended(event)
             case DeviceClosed():
                 self._on_interface_gone(self)
 

@@ -20,6 +20,8 @@ _KIND_OF_WORKER_ERROR: Final = {
     "SOCKET_EXISTS": ErrorKind.ALREADY_EXISTS,
     "VPN_ADDRESS_IN_USE": ErrorKind.ALREADY_EXISTS,
     "ADDRESS_FAMILY_MISMATCH": ErrorKind.FAILED_PRECONDITION,
+    "SOCKET_IN_USE": ErrorKind.FAILED_PRECONDITION,
+    "SOCKET_CLOSED": ErrorKind.FAILED_PRECONDITION,
     "KEY_REUSE": ErrorKind.FAILED_PRECONDITION,
 }
 
@@ -154,6 +156,34 @@ def not_a_udp_socket(detail: str) -> EngineError:
 def socket_not_bound(detail: str) -> EngineError:
     """The socket handed over has no port."""
     return EngineError(ErrorKind.FAILED_PRECONDITION, "SOCKET_NOT_BOUND", detail, detail=detail)
+
+
+def socket_not_connected(detail: str) -> EngineError:
+    """The TCP socket handed over has no other end."""
+    return EngineError(ErrorKind.FAILED_PRECONDITION, "SOCKET_NOT_CONNECTED", detail, detail=detail)
+
+
+def socket_in_use(device: str, socket: str, peer_id: int) -> EngineError:
+    """A TCP socket carries one peer."""
+    return EngineError(
+        ErrorKind.FAILED_PRECONDITION,
+        "SOCKET_IN_USE",
+        f"the TCP socket {socket!r} of device {device!r} carries peer {peer_id}",
+        device=device,
+        socket=socket,
+        peer_id=str(peer_id),
+    )
+
+
+def socket_closed(device: str, socket: str) -> EngineError:
+    """The connection of a TCP socket has ended."""
+    return EngineError(
+        ErrorKind.FAILED_PRECONDITION,
+        "SOCKET_CLOSED",
+        f"the connection of socket {socket!r} of device {device!r} has ended",
+        device=device,
+        socket=socket,
+    )
 
 
 def not_a_control_outlet(detail: str) -> EngineError:

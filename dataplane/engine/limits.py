@@ -8,10 +8,13 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Largest numbers of resources. A worker is a process and a peer a row of 512 bytes in its device's page."""
+    """Largest numbers of resources.
+
+    A worker is a process and a peer a row of 512 bytes in its device's page. A peer over TCP has a socket of its own.
+    """
 
     max_devices: int = 256
-    max_sockets_per_device: int = 64
+    max_sockets_per_device: int = 8192
     max_peers_per_device: int = 65535
 
 

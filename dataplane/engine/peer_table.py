@@ -110,6 +110,10 @@ class PeerTable:
         """How many peers use a socket."""
         return self._of_socket[socket]
 
+    def of_socket(self, socket: str) -> list[Peer]:
+        """The peers that use a socket, by peer_id."""
+        return [peer for peer in self if peer.spec.socket == socket] if self._of_socket[socket] else []
+
     def page(self, after: int, limit: int | None) -> list[Peer]:
         """Peers with a peer_id greater than `after`, by peer_id, `limit` at most."""
         start = bisect_right(self._sorted_ids, after)

@@ -19,7 +19,7 @@ from dataplane.engine import errors
 from dataplane.engine.counters import peer_counters
 from dataplane.engine.peer_table import Peer, PeerTable
 from dataplane.engine.resources import BoundSocket
-from dataplane.engine.sockets import Sockets
+from dataplane.engine.sockets import Socket, Sockets
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.types import (
     UNSET,
@@ -34,6 +34,7 @@ from dataplane.engine.types import (
     PeerFloated,
     PeerSpec,
     PeerView,
+    SocketClosed,
 )
 from dataplane.engine.watch import EventLog
 from dataplane.messages import AddPeer, RemovePeer, UpdatePeer
@@ -59,14 +60,18 @@ class Peers:
         """Adds a peer; on a P2P device in place of the one that is there."""
         async with self._supervisor.exclusive():
             socket = self._sockets.get(spec.socket)
-            _check_families(spec, socket.bound)
+            if socket.is_closed:
+                raise errors.socket_closed(self._device, socket.name)
+            if socket.bound.remote is None:
+                _check_families(spec, socket.bound)
             if self._mode is Mode.MP:
                 self._check_new(spec)
+                self._check_alone(socket)
             else:
                 await self._remove_each(self._table, DelReason.TEARDOWN)
-            peer = self._table.draft(spec)
+            peer = self._table.draft(dataclasses.replace(spec, remote=socket.bound.remote or spec.remote))
             try:
-                await self._supervisor.request(_add_peer(peer, socket.socket_id))
+                await self._supervisor.request(_add_peer(peer, socket))
             except EngineError:
                 self._table.discard(peer)
                 raise
@@ -82,7 +87,9 @@ class Peers:
         async with self._supervisor.exclusive():
             peer = self._table.get(peer_id)
             wanted = _changed(peer.spec, change)
-            _check_families(wanted, self._sockets.get(wanted.socket).bound)
+            bound = self._sockets.get(wanted.socket).bound
+            if bound.remote is None:
+                _check_families(wanted, bound)
             self._check_vpn_addresses(wanted)
             await self._supervisor.request(_update_peer(peer_id, change))
             # Not `wanted`: the peer may have floated since.
@@ -96,8 +103,7 @@ class Peers:
 
     async def remove_of_socket(self, socket: str) -> None:
         """Removes the peers of a socket that is about to be closed. To be called inside exclusive()."""
-        peers = [peer for peer in self._table if peer.spec.socket == socket]
-        await self._remove_each(peers, DelReason.TRANSPORT_DISCONNECT)
+        await self._remove_each(self._table.of_socket(socket), DelReason.TRANSPORT_DISCONNECT)
 
     async def lost(self, reason: DelReason) -> None:
         """Removes all peers, whose worker has ended."""
@@ -121,9 +127,38 @@ class Peers:
         local = peer.spec.local_address
         if local is not None and local.version != remote.address.version:
             local = None
-        socket = self._sockets.name_of(event.socket_id) or peer.spec.socket
-        self._table.respecify(peer, dataclasses.replace(peer.spec, remote=remote, local_address=local, socket=socket))
+        socket = self._sockets.meant_by(event.socket_id)
+        name = peer.spec.socket if socket is None else socket.name
+        self._table.respecify(peer, dataclasses.replace(peer.spec, remote=remote, local_address=local, socket=name))
         self._events.publish(self._device, lambda revision: PeerFloated(revision, self._device, event.peer_id, remote))
+
+    def stream_ended(self, event: messages.TransportClosed) -> None:
+        """The worker removed the peer of a TCP socket, whose connection has ended. Raises ValueError for no reason."""
+        reason = DelReason(event.reason)
+        socket = self._sockets.meant_by(event.socket_id)
+        if socket is None:
+            return
+        for peer in self._table.of_socket(socket.name):
+            self._gone(peer, reason)
+        self._stream_closed(socket, reason)
+
+    def streams_lost(self) -> None:
+        """The worker has ended, and with it the knowledge where a packet begins or ends in a connection."""
+        for socket in self._sockets.streams():
+            socket.is_served = False
+            self._stream_closed(socket, DelReason.TRANSPORT_ERROR)
+
+    def _stream_closed(self, socket: Socket, reason: DelReason) -> None:
+        if not socket.is_closed:
+            socket.is_closed = True
+            self._events.publish(
+                self._device, lambda revision: SocketClosed(revision, self._device, socket.name, reason)
+            )
+
+    def _check_alone(self, socket: Socket) -> None:
+        if socket.bound.remote is not None:
+            for other in self._table.of_socket(socket.name):
+                raise errors.socket_in_use(self._device, socket.name, other.spec.peer_id)
 
     def _check_new(self, spec: PeerSpec) -> None:
         if spec.peer_id in self._table:
@@ -168,6 +203,7 @@ class Peers:
 
 def _check_families(spec: PeerSpec, bound: BoundSocket) -> None:
     """Raises EngineError ADDRESS_FAMILY_MISMATCH if the socket cannot send to the peer from its local address."""
+    assert spec.remote is not None  # decoded so
     remote, local = spec.remote.address, spec.local_address
     if local is not None and local.version != remote.version:
         raise errors.address_family_mismatch(remote, local)
@@ -182,14 +218,15 @@ def _changed(spec: PeerSpec, change: PeerChange) -> PeerSpec:
     return dataclasses.replace(spec, **{name: value for name, value in fields.items() if value is not UNSET})
 
 
-def _add_peer(peer: Peer, socket_id: int) -> AddPeer:
+def _add_peer(peer: Peer, socket: Socket) -> AddPeer:
     spec = peer.spec
+    is_stream = socket.bound.remote is not None
     return AddPeer(
         peer_id=spec.peer_id,
         uid=peer.uid,
         row=peer.row,
-        socket_id=socket_id,
-        remote=_message_endpoint(spec.remote),
+        socket_id=socket.socket_id,
+        remote=None if is_stream or spec.remote is None else _message_endpoint(spec.remote),
         local=_packed(spec.local_address),
         vpn_ipv4=_packed(spec.vpn_ipv4),
         vpn_ipv6=_packed(spec.vpn_ipv6),

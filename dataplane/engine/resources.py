@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from dataplane.engine import errors
-from dataplane.engine.types import DeviceChange, DeviceSpec, IPAddress, SocketSpec
+from dataplane.engine.types import DeviceChange, DeviceSpec, Endpoint, IPAddress, SocketSpec
+from dataplane.transport.tcp_socket import NotATcpStream, inspect_tcp, is_tcp
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, enlarge_buffers, inspect_udp
 from dataplane.tun.device import NotATun, inspect_tun, open_tun
 from dataplane.tun.link import get_link, set_link
@@ -42,12 +43,16 @@ class Tun:
 
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
-    """A bound UDP socket. ipv6_only: takes no IPv4 peers although its address is IPv6."""
+    """A bound UDP socket, or a connected TCP socket, which has a remote.
+
+    ipv6_only: takes no IPv4 peers although its address is IPv6.
+    """
 
     fd: int
     address: IPAddress
     port: int
     ipv6_only: bool
+    remote: Endpoint | None = None
 
 
 class Resources(Protocol):
@@ -77,10 +82,10 @@ class Resources(Protocol):
         BIND_FAILED, NETWORK_NAMESPACE_NOT_FOUND, PERMISSION_DENIED.
         """
 
-    def adopt_udp(self, fd: int) -> BoundSocket:
-        """Inspects a descriptor, which stays the caller's, and gives the socket large buffers.
+    def adopt_socket(self, fd: int) -> BoundSocket:
+        """Inspects a descriptor, which stays the caller's, and gives a UDP socket large buffers.
 
-        NOT_A_UDP_SOCKET, SOCKET_NOT_BOUND.
+        NOT_A_UDP_SOCKET, SOCKET_NOT_BOUND, SOCKET_NOT_CONNECTED.
         """
 
 
@@ -127,10 +132,12 @@ class LinuxResources:
         except OSError as error:
             raise errors.bind_failed(spec.address, spec.port, error) from error
         with closed_on_failure(fd := udp.detach()):
-            return self.adopt_udp(fd)
+            return self.adopt_socket(fd)
 
-    def adopt_udp(self, fd: int) -> BoundSocket:
+    def adopt_socket(self, fd: int) -> BoundSocket:
         """See Resources."""
+        if is_tcp(fd):
+            return _adopt_tcp(fd)
         try:
             info = inspect_udp(fd)
         except NotAUdpSocket as error:
@@ -140,6 +147,15 @@ class LinuxResources:
         with socket.socket(fileno=os.dup(fd)) as udp:
             enlarge_buffers(udp)
         return BoundSocket(fd, info.address, info.port, info.ipv6_only)
+
+
+def _adopt_tcp(fd: int) -> BoundSocket:
+    try:
+        info = inspect_tcp(fd)
+    except NotATcpStream as error:
+        raise errors.socket_not_connected(str(error)) from error
+    address, port, _ = info.local
+    return BoundSocket(fd, address, port, ipv6_only=False, remote=Endpoint(*info.remote))
 
 
 @contextmanager

@@ -13,18 +13,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from dataplane.engine import errors
-from dataplane.engine.control_outlet import check_outlet
+from dataplane.engine.control_outlet import check_outlet, check_stream
 from dataplane.engine.resources import BoundSocket, Resources, closed_on_failure
 from dataplane.engine.supervisor import Supervisor
 from dataplane.engine.types import DeviceState, SocketSpec, SocketView
 from dataplane.messages import AddSocket, RemoveSocket
+from dataplane.vocabulary import SocketProtocol
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Socket:
     """A socket. socket_id: its number towards the worker, never used again in the device's life.
 
-    outlet_fd: where the worker sends what is not DATA_V2, None for nowhere.
+    outlet_fd: where the worker sends what is not DATA_V2, None for nowhere. is_closed: its connection has ended.
+    is_served: the worker has it.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Socket:
     bound: BoundSocket
     adopted: bool
     outlet_fd: int | None
+    is_closed: bool = False
+    is_served: bool = True
 
     @property
     def fds(self) -> list[int]:
@@ -70,9 +74,9 @@ class Sockets:
             raise errors.socket_not_found(self._device, name)
         return socket
 
-    def name_of(self, socket_id: int) -> str | None:
-        """The name of the socket with this number; None if it is gone."""
-        return next((socket.name for socket in self._by_name.values() if socket.socket_id == socket_id), None)
+    def meant_by(self, socket_id: int) -> Socket | None:
+        """The socket with this number; None if it is gone."""
+        return next((socket for socket in self._by_name.values() if socket.socket_id == socket_id), None)
 
     def view(self, name: str) -> SocketView:
         """What is told of a socket. Raises EngineError SOCKET_NOT_FOUND."""
@@ -86,6 +90,8 @@ class Sockets:
             adopted=socket.adopted,
             peer_count=self._count_peers(name),
             has_control_outlet=socket.outlet_fd is not None,
+            protocol=SocketProtocol.UDP if socket.bound.remote is None else SocketProtocol.TCP,
+            remote=socket.bound.remote,
         )
 
     def views(self) -> list[SocketView]:
@@ -106,22 +112,30 @@ class Sockets:
         with all_closed_on_failure(fd, outlet_fd):
             async with self._supervisor.exclusive():
                 self._check_new(name)
-                bound = await asyncio.to_thread(self._resources.adopt_udp, fd)
-                if outlet_fd is not None:
+                bound = await asyncio.to_thread(self._resources.adopt_socket, fd)
+                if bound.remote is not None:
+                    check_stream(outlet_fd)
+                elif outlet_fd is not None:
                     check_outlet(outlet_fd)
                 await self._hand_over(name, bound, adopted=True, outlet_fd=outlet_fd)
                 return self.view(name)
 
     async def remove(self, socket: Socket) -> None:
         """Closes a socket that has no peers any more, here and in the worker. To be called inside exclusive()."""
-        if self._supervisor.state is not DeviceState.FAILED:
+        if self._supervisor.state is not DeviceState.FAILED and socket.is_served:
             await self._supervisor.request(RemoveSocket(socket.socket_id))
         del self._by_name[socket.name]
         socket.close()
 
+    def streams(self) -> list[Socket]:
+        """The TCP sockets."""
+        return [socket for socket in self._by_name.values() if socket.bound.remote is not None]
+
     async def hand_all_over(self) -> None:
-        """Gives the sockets to a new worker."""
+        """Gives the sockets to a new worker, but for connections, which have ended with the one before."""
         for socket in self._by_name.values():
+            if not socket.is_served:
+                continue
             await self._supervisor.request(AddSocket(socket.socket_id), *socket.fds)
 
     def close(self) -> None:

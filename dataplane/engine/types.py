@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DelReason, KeySlot, Mode, SocketProtocol
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -27,7 +27,7 @@ class DeviceState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """UDP endpoint; scope_id is an interface index, 0 for none. v4-mapped addresses were made IPv4."""
+    """UDP or TCP endpoint; scope_id is an interface index, 0 for none. v4-mapped addresses were made IPv4."""
 
     address: IPAddress
     port: int
@@ -87,7 +87,7 @@ class SocketSpec:
 
 @dataclass(frozen=True, slots=True)
 class SocketView:
-    """A socket as it is."""
+    """A socket as it is. remote: the other end of a TCP socket, None for UDP."""
 
     device: str
     name: str
@@ -97,16 +97,18 @@ class SocketView:
     adopted: bool
     peer_count: int
     has_control_outlet: bool
+    protocol: SocketProtocol = SocketProtocol.UDP
+    remote: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
-    """A peer to create. Keepalives in seconds, 0 for none."""
+    """A peer to create. remote: None on a TCP socket, which then gives its own. Keepalives in seconds, 0 for none."""
 
     device: str
     peer_id: int
     socket: str
-    remote: Endpoint
+    remote: Endpoint | None
     local_address: IPAddress | None = None
     vpn_ipv4: IPv4Address | None = None
     vpn_ipv6: IPv6Address | None = None
@@ -249,6 +251,16 @@ class KeySwapNeeded:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketClosed:
+    """The connection of a TCP socket has ended; its peer was reported before."""
+
+    revision: int
+    device: str
+    socket: str
+    reason: DelReason
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRestarted:
     """A worker died and was replaced."""
 
@@ -257,7 +269,16 @@ class WorkerRestarted:
     worker_pid: int
 
 
-Event = DeviceCreated | DeviceDeleted | PeerCreated | PeerDeleted | PeerFloated | KeySwapNeeded | WorkerRestarted
+Event = (
+    DeviceCreated
+    | DeviceDeleted
+    | PeerCreated
+    | PeerDeleted
+    | PeerFloated
+    | KeySwapNeeded
+    | SocketClosed
+    | WorkerRestarted
+)
 
 
 @unique

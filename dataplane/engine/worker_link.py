@@ -23,9 +23,10 @@ from dataplane.messages import (
     PeerFloated,
     Reply,
     Request,
+    TransportClosed,
 )
 
-WorkerEvent = PeerExpired | PeerFloated | KeyExhausted | DeviceClosed
+WorkerEvent = PeerExpired | PeerFloated | KeyExhausted | DeviceClosed | TransportClosed
 
 _READ_BATCH: Final = 64
 """Datagrams read before other tasks of the loop get their turn."""

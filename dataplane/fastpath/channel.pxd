@@ -33,6 +33,8 @@ cdef class DataChannel:
     cdef PeerState* route(self, Span packet) noexcept nogil
     # Seals the IP packet that stands from byte OVERHEAD of `datagram` on, and counts it. False: dropped and counted.
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
+    # Counts an IP packet of `size` bytes that is not to be sealed: no room (TX_QUEUE_FULL), or no key (TX_NO_KEY).
+    cdef void refuse_packet(self, PeerState* peer, size_t size) noexcept nogil
     # Counts a packet that was dropped before a peer was known. reason: vocabulary.DropReason.
     cpdef void drop_on_device(self, int reason) noexcept nogil
     # Whether take_events() has something to give.

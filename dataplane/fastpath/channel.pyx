@@ -59,6 +59,9 @@ cdef class DataChannel:
     cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
         return self.transmitter.seal_packet(peer, datagram, now_ns)
 
+    cdef void refuse_packet(self, PeerState* peer, size_t size) noexcept nogil:
+        self.transmitter.refuse_packet(peer, size)
+
     cpdef void drop_on_device(self, int reason) noexcept nogil:
         """Counts a packet that was dropped before a peer was known."""
         count_drops(self.device.words, reason, 1)
@@ -109,6 +112,12 @@ cdef class DataChannel:
         self.peers.move(&peer.state, peer.state.socket_id, &endpoint)
         peer.state.local = address
 
+    def peer_of_stream(self, uint32_t socket_id):
+        """The peer whose packets travel in this socket's stream, None if there is none."""
+        cdef Endpoint stream = pack_endpoint(None)
+        cdef PeerState* peer = self.peers.at_endpoint(socket_id, &stream)
+        return None if peer == NULL else <Peer>peer.peer
+
     def set_vpn_addresses(self, peer_id, vpn_ipv4, vpn_ipv6):
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
         self.peers.set_vpn_addresses(self.peers.get(peer_id), vpn_ipv4, vpn_ipv6)
@@ -157,10 +166,11 @@ cdef class DataChannel:
         """Counts an opened packet of `length` bytes that the device took."""
         packets_delivered(&peer.state, 1, length)
 
-    def seal_batch(self, packets, uint64_t now_ns):
+    def seal_batch(self, packets, uint64_t now_ns, admits=None):
         """Takes IP packets of the device; the DATA_V2 packets to send, in order, each to its peer's socket and remote.
 
-        They are counted as sent: if a socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
+        admits: asked with peer and sealed size before a packet-id is spent. What is given out is counted as sent: if a
+        socket refuses one, the caller owes peer.drop(TX_QUEUE_FULL or TX_SEND_FAILED).
         """
         cdef list sealed = []
         cdef bytearray datagram
@@ -170,14 +180,18 @@ cdef class DataChannel:
             datagram = bytearray(OVERHEAD) + packet
             room = span_of_bytearray(datagram)
             peer = self.route(part(room, OVERHEAD, room.size - OVERHEAD))
-            if peer != NULL and self.seal_packet(peer, room, now_ns):
+            if peer == NULL:
+                continue
+            if admits is not None and not admits(<Peer>peer.peer, len(datagram)):
+                self.refuse_packet(peer, len(packet))
+            elif self.seal_packet(peer, room, now_ns):
                 sealed.append((<Peer>peer.peer, bytes(datagram)))
         return sealed
 
     # Time and events
 
-    def run_timers(self, uint64_t now_ns):
-        """Does what is due by now."""
+    def run_timers(self, uint64_t now_ns, admits=None):
+        """Does what is due by now. A keepalive that is not admitted is left out."""
         cdef Peer peer
         due = Timers(keepalives=[], expired=[])
         self.early.drop_due(now_ns)
@@ -190,7 +204,7 @@ cdef class DataChannel:
             send_at_ns = peer.send_at_ns()
             if send_at_ns is not None and send_at_ns <= now_ns:
                 peer.keepalive.restart_sending(now_ns)
-                keepalive = self.transmitter.seal_keepalive(peer, now_ns)
+                keepalive = self.transmitter.seal_keepalive(peer, now_ns, admits)
                 if keepalive is not None:
                     due.keepalives.append((peer, keepalive))
             self._arm(peer)

@@ -6,7 +6,7 @@ cdef enum:
     ENDPOINT_KEY_WORDS = 4
 
 cdef struct Endpoint:
-    # A sockaddr_in or sockaddr_in6, the bytes behind it zero, and its size: 16 or 28.
+    # A sockaddr_in or sockaddr_in6, the bytes behind it zero, and its size: 16 or 28; 0: the other end of a stream.
     uint8_t sockaddr[28]
     uint32_t size
 

@@ -37,6 +37,8 @@ cdef enum:
 cdef bint same_endpoint(const Endpoint* a, const Endpoint* b) noexcept nogil:
     if a.size != b.size:
         return False
+    if a.size == 0:
+        return True
     if a.size == IPV4_SIZE:
         return memcmp(a.sockaddr, b.sockaddr, IPV4_END) == 0
     return (
@@ -51,13 +53,17 @@ cdef void endpoint_key(uint64_t* key, uint32_t socket_id, const Endpoint* endpoi
     memset(to, 0, ENDPOINT_KEY_WORDS * sizeof(uint64_t))
     if endpoint.size == IPV4_SIZE:
         memcpy(to, endpoint.sockaddr, IPV4_END)
-    else:
+    elif endpoint.size == IPV6_SIZE:
         memcpy(to, endpoint.sockaddr, IPV6_SIZE)
         memset(to + IPV6_FLOW_INFO, 0, IPV6_ADDRESS - IPV6_FLOW_INFO)
     memcpy(to + IPV6_SIZE, &socket_id, sizeof(socket_id))
 
 
 cdef Endpoint pack_endpoint(object sockaddr) except *:
+    cdef Endpoint stream
+    if sockaddr is None:
+        memset(&stream, 0, sizeof(Endpoint))
+        return stream
     if len(sockaddr) == 2:
         host, port = sockaddr
         return pack(AF_INET, host, port, 0, 0)
@@ -86,6 +92,8 @@ cdef object unpack_endpoint(const Endpoint* endpoint):
     cdef char text[TEXT_SIZE]
     cdef uint16_t port
     cdef uint32_t flow_info, scope_id
+    if endpoint.size == 0:
+        return None
     memcpy(&port, &endpoint.sockaddr[PORT], sizeof(port))
     if endpoint.size == IPV4_SIZE:
         inet_ntop(AF_INET, &endpoint.sockaddr[IPV4_ADDRESS], text, TEXT_SIZE)

@@ -1,4 +1,4 @@
-"""Link to device: what came on a socket is opened, merged and written to the TUN.
+"""Link to device: what came on a socket, as datagrams or in a stream, is opened, merged and written to the TUN.
 
 Knows the order of the steps, and who is charged when the TUN takes something not. Must not know what any step does.
 """
@@ -10,10 +10,13 @@ from dataplane.fastpath.channel cimport (
     RECEIVED_PACKET, DataChannel, Peer, PeerState, packets_delivered, packets_dropped,
 )
 from dataplane.fastpath.control_outlet cimport send_control
+from dataplane.fastpath.endpoint cimport pack_endpoint, pack_local
 from dataplane.fastpath.merge cimport (
     Frame, clear_frames, finish_frames, frame_at, free_merger, merge, new_merger,
 )
-from dataplane.fastpath.span cimport Span, get8, part, span_of
+from dataplane.fastpath.span cimport Span, behind, get8, part, span_of
+from dataplane.fastpath.tcp_framing cimport CUT_BROKEN, CUT_PACKET, Cut, cut_packet
+from dataplane.fastpath.tcp_socket cimport TcpReader, TcpSocket, flush_control, hand_over
 from dataplane.fastpath.udp_receive cimport RECEIVE_BATCH
 from dataplane.fastpath.udp_socket cimport UdpSockets
 
@@ -33,6 +36,9 @@ cdef class LinkToDevice:
     def __cinit__(self, DataChannel channel not None, int tun_fd, bint virtio_header, bint merge_tcp, bint merge_udp):
         self.channel = channel
         self.receiver = UdpReceiver()
+        self.reader = TcpReader()
+        self.stream_end = pack_endpoint(None)
+        self.stream_local = pack_local(None)
         self.tun_fd = tun_fd
         self.merger = new_merger(merge_tcp, merge_udp, virtio_header)
 
@@ -72,6 +78,32 @@ cdef class LinkToDevice:
                 self.channel.drop_on_device(CONTROL_QUEUE_FULL)
         elif RECEIVED_PACKET == self.channel.receive(
             udp.socket_id, segment, &datagram.source, &datagram.local, now_ns, &packet, &peer
+        ):
+            self._deliver(peer, packet)
+
+    cdef unsigned int move_stream(self, TcpSocket* tcp, uint64_t now_ns, bint* is_full) noexcept nogil:
+        cdef unsigned int packets = 0
+        cdef Span stream = self.reader.receive(tcp, is_full)
+        cdef size_t at = 0
+        cdef Span packet
+        cdef Cut cut = cut_packet(stream, &at, &packet)
+        while cut == CUT_PACKET:
+            packets += 1
+            self._move_packet(tcp, packet, now_ns)
+            cut = cut_packet(stream, &at, &packet)
+        self._write_frames()
+        self.reader.keep(tcp, behind(stream, at), cut == CUT_BROKEN)
+        flush_control(tcp)
+        return packets
+
+    cdef void _move_packet(self, TcpSocket* tcp, Span segment, uint64_t now_ns) noexcept nogil:
+        cdef Span packet
+        cdef PeerState* peer
+        if get8(segment, 0) >> 3 != OPCODE_DATA_V2:
+            if not hand_over(tcp, segment):
+                self.channel.drop_on_device(CONTROL_QUEUE_FULL)
+        elif RECEIVED_PACKET == self.channel.receive(
+            tcp.socket_id, segment, &self.stream_end, &self.stream_local, now_ns, &packet, &peer
         ):
             self._deliver(peer, packet)
 

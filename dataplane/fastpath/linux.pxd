@@ -37,6 +37,8 @@ cdef extern from "<sys/socket.h>" nogil:
 
     int recvmmsg(int fd, mmsghdr* messages, unsigned int count, int flags, timespec* timeout)
     int sendmmsg(int fd, mmsghdr* messages, unsigned int count, int flags)
+    ssize_t recv(int fd, void* buffer, size_t size, int flags)
+    ssize_t send(int fd, const void* buffer, size_t size, int flags)
     ssize_t recvmsg(int fd, msghdr* message, int flags)
     ssize_t sendmsg(int fd, const msghdr* message, int flags)
     int getsockopt(int fd, int level, int option, void* value, socklen_t* size)
@@ -72,7 +74,9 @@ cdef extern from "<sys/epoll.h>" nogil:
     enum: EPOLL_CLOEXEC
     enum: EPOLL_CTL_ADD
     enum: EPOLL_CTL_DEL
+    enum: EPOLL_CTL_MOD
     enum: EPOLLIN
+    enum: EPOLLOUT
     enum: EPOLLERR
     enum: EPOLLHUP
     enum: EPOLLRDHUP

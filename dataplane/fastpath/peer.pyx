@@ -15,8 +15,9 @@ from dataplane.vocabulary import DropReason
 cdef class Peer:
     """A peer. Two with the same peer_id, one after the other, differ by uid.
 
-    local is the packed address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its
-    packed addresses inside the tunnel. row is its statistics row, a writable buffer of 64 words (vocabulary.Column).
+    remote is None if its packets travel in a stream. local is the packed address of this host that the peer talks to
+    (None: any), vpn_ipv4 and vpn_ipv6 are its packed addresses inside the tunnel. row is its statistics row, a writable
+    buffer of 64 words (vocabulary.Column).
     Raises ValueError for an address or a row that is none.
     """
 
@@ -54,7 +55,7 @@ cdef class Peer:
 
     @property
     def remote(self):
-        """Where it is, as the tuples of the socket module."""
+        """Where it is, as the tuples of the socket module; None: at the other end of its stream."""
         return unpack_endpoint(&self.state.remote)
 
     @property

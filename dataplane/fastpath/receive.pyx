@@ -94,7 +94,7 @@ cdef class Receiver:
             reason = OVERSIZED
         else:
             peer_id = get32(datagram, 0) & PEER_ID_UNDEF
-            if peer_id == PEER_ID_UNDEF:
+            if peer_id == PEER_ID_UNDEF or source.size == 0:
                 peer = self.peers.at_endpoint(socket_id, source)
             else:
                 peer = self.peers.with_id(peer_id)
@@ -107,7 +107,7 @@ cdef class Receiver:
     cdef void _learn_endpoint(self, PeerState* peer, KeyState* key, uint32_t packet_id, uint32_t socket_id,
                               const Endpoint* source, const LocalAddress* local) noexcept nogil:
         if socket_id != peer.socket_id or not same_endpoint(source, &peer.remote):
-            if not is_newest(peer.keys, key, packet_id):
+            if source.size == 0 or peer.remote.size == 0 or not is_newest(peer.keys, key, packet_id):
                 return
             self.peers.move(peer, socket_id, source)
             self.events.note(peer, FLOATED)

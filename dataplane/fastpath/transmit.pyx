@@ -24,6 +24,7 @@ from dataplane.vocabulary import DropReason
 cdef int NOT_IP = DropReason.TX_NOT_IP
 cdef int NO_PEER = DropReason.TX_NO_PEER
 cdef int NO_KEY = DropReason.TX_NO_KEY
+cdef int QUEUE_FULL = DropReason.TX_QUEUE_FULL
 cdef int PACKET_ID_EXHAUSTED = DropReason.TX_PACKET_ID_EXHAUSTED
 
 
@@ -50,9 +51,13 @@ cdef class Transmitter:
         count_traffic(peer.row, VPN_TX_BYTES, 1, datagram.size - OVERHEAD)
         return self._seal(peer, datagram, now_ns)
 
-    cdef bytes seal_keepalive(self, Peer peer, uint64_t now_ns):
+    cdef void refuse_packet(self, PeerState* peer, size_t size) noexcept nogil:
+        count_traffic(peer.row, VPN_TX_BYTES, 1, size)
+        packets_dropped(peer, NO_KEY if peer.keys.primary == NULL else QUEUE_FULL, 1)
+
+    cdef bytes seal_keepalive(self, Peer peer, uint64_t now_ns, object admits):
         cdef bytearray datagram = bytearray(OVERHEAD) + KEEPALIVE
-        if peer.state.keys.primary == NULL:
+        if peer.state.keys.primary == NULL or (admits is not None and not admits(peer, len(datagram))):
             return None
         sealed = self._seal(&peer.state, span_of(<uint8_t*><char*>datagram, len(datagram)), now_ns)
         return bytes(datagram) if sealed else None

@@ -33,8 +33,10 @@ from dataplane.messages import (
     UpdatePeer,
 )
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
+from dataplane.transport import Transport, open_transport
 from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
-from dataplane.transport.udp import UdpTransport
+from dataplane.transport.tcp import TcpTransport
+from dataplane.transport.tcp_socket import NotAControlStream
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
 from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, KeySlot, Mode
 from dataplane.worker.datapath import Datapath, PacketPath
@@ -81,7 +83,7 @@ class Commands:
             return Reply(request.request_id, "PEER_EXISTS", str(error))
         except AddressFamilyMismatch as error:
             return Reply(request.request_id, "ADDRESS_FAMILY_MISMATCH", str(error))
-        except (ValueError, OSError, NotAUdpSocket, SocketNotBound) as error:
+        except (ValueError, OSError, NotAUdpSocket, SocketNotBound, NotAControlStream) as error:
             return Reply(request.request_id, "INTERNAL", str(error))
         return Reply(request.request_id)
 
@@ -132,7 +134,7 @@ class _DeviceCommands:
             case DeleteKey():
                 self._channel.delete_key(command.peer_id, KeySlot(command.slot))
 
-    def _transport(self, socket_id: int) -> UdpTransport:
+    def _transport(self, socket_id: int) -> Transport:
         transport = self._path.transport(socket_id)
         if transport is None:
             raise Refused("SOCKET_NOT_FOUND", f"no socket {socket_id}")
@@ -141,10 +143,12 @@ class _DeviceCommands:
     def _add_socket(self, socket_id: int, fd: int, control_fd: int | None = None) -> None:
         if self._path.transport(socket_id) is not None:
             raise Refused("SOCKET_EXISTS", f"socket {socket_id} is there already")
-        self._path.add_transport(UdpTransport(socket_id, fd, control_fd))
+        self._path.add_transport(open_transport(socket_id, fd, control_fd))
 
     def _add_peer(self, command: AddPeer) -> None:
         transport = self._transport(command.socket_id)
+        if isinstance(transport, TcpTransport):
+            self._require_carrying(transport)
         peer = self._datapath.peer(
             peer_id=_in_range("peer_id", command.peer_id, 0, PEER_ID_UNDEF - 1),
             uid=command.uid,
@@ -157,6 +161,12 @@ class _DeviceCommands:
             keepalive=Keepalive(_seconds(command.keepalive_interval_s), _seconds(command.keepalive_timeout_s)),
         )
         self._channel.add_peer(peer, time.monotonic_ns())
+
+    def _require_carrying(self, stream: TcpTransport) -> None:
+        if stream.closed is not None:
+            raise Refused("SOCKET_CLOSED", f"the stream of socket {stream.socket_id} has ended")
+        if self._channel.peer_of_stream(stream.socket_id) is not None:
+            raise Refused("SOCKET_IN_USE", f"socket {stream.socket_id} carries a peer already")
 
     def _update_peer(self, command: UpdatePeer) -> None:
         peer = self._channel.peer(command.peer_id)
@@ -194,12 +204,22 @@ def _row(page: StatisticsPage, index: int) -> MutableSequence[int]:
     return cast("MutableSequence[int]", page.row(index))
 
 
-def _sockaddr(transport: UdpTransport, remote: Endpoint) -> SockAddr:
+def _sockaddr(transport: Transport, remote: Endpoint | None) -> SockAddr | None:
+    if isinstance(transport, TcpTransport):
+        if remote is not None:
+            raise ValueError("a remote on a TCP socket")
+        return None
+    if remote is None:
+        raise ValueError("no remote on a UDP socket")
     return transport.sockaddr(remote.address, remote.port, remote.scope_id)
 
 
-def _local_address(transport: UdpTransport, local: bytes | None) -> bytes | None:
-    return None if local is None else transport.local_address(local)
+def _local_address(transport: Transport, local: bytes | None) -> bytes | None:
+    if local is None:
+        return None
+    if isinstance(transport, TcpTransport):
+        raise ValueError("a local address on a TCP socket")  # noqa: TRY004 - the value is wrong, not its type
+    return transport.local_address(local)
 
 
 def _vpn_address(address: bytes | None, length: int) -> bytes | None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from dataplane.datachannel.datagram import SockAddr
 from dataplane.datachannel.keepalive import Keepalive
 from dataplane.messages import FromWorker
-from dataplane.transport.udp import UdpTransport
+from dataplane.transport import Transport
 from dataplane.vocabulary import DatapathKind, KeySlot, Mode
 
 
@@ -24,7 +24,7 @@ class Peer(Protocol):
     peer_id: int
     uid: int
     socket_id: int
-    remote: SockAddr
+    remote: SockAddr | None
     local: bytes | None
     vpn_ipv4: bytes | None
     vpn_ipv6: bytes | None
@@ -46,8 +46,11 @@ class DataChannel(Protocol):
     def set_keepalive(self, peer_id: int, interval_s: int, timeout_s: int, now_ns: int) -> None:
         """Sets the keepalive and restarts both clocks. Raises UnknownPeer."""
 
-    def set_remote(self, peer_id: int, remote: SockAddr, local: bytes | None) -> None:
+    def set_remote(self, peer_id: int, remote: SockAddr | None, local: bytes | None) -> None:
         """Sets where packets to a peer go, and from which local address. Raises UnknownPeer."""
+
+    def peer_of_stream(self, socket_id: int) -> Peer | None:
+        """The peer whose packets travel in this socket's stream, if there is one."""
 
     def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:
         """Sets the VPN addresses of a peer. Raises UnknownPeer, PeerExists."""
@@ -66,13 +69,13 @@ class PacketPath(Protocol):
     def channel(self) -> DataChannel:
         """The data channel that it was made with."""
 
-    def transport(self, socket_id: int) -> UdpTransport | None:
+    def transport(self, socket_id: int) -> Transport | None:
         """The socket of this number."""
 
-    def add_transport(self, transport: UdpTransport) -> None:
+    def add_transport(self, transport: Transport) -> None:
         """Serves a socket, under a number that is free."""
 
-    def remove_transport(self, transport: UdpTransport) -> None:
+    def remove_transport(self, transport: Transport) -> None:
         """Closes a socket. Packets to peers that still use it are dropped (TX_SEND_FAILED)."""
 
     def install_key(self, peer_id: int, slot: KeySlot, key: Any) -> None:

@@ -1,31 +1,38 @@
 """The packet path of one device, in readable Python: which bytes go from where to where.
 
-    link to device: UDP receive -> open -> TUN write; what is not DATA_V2 -> the control plane
-    device to link: TUN read -> seal -> UDP send
-    timers:         keepalives -> UDP send; expired peers -> the daemon
+    link to device: receive -> open -> TUN write; what is not DATA_V2 -> the control plane
+    device to link: TUN read -> seal -> send
+    timers:         keepalives -> send; expired peers -> the daemon
+    control plane:  its packets -> the streams, of which each carries one peer
 
 Knows the TUN, the sockets and the data channel, and what epoll may report of them. Must not know commands, nor what a
-packet means: that is the data channel's. Batches are bounded, so that no source can starve another.
+packet means: that is the data channel's. Batches are bounded, so that no source can starve another. The TUN is read
+even while a stream takes nothing: its peer must not hold up the others, so packets to it are dropped once its queue is
+full.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP, epoll
-from typing import Final
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
+from typing import Final, cast
 
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel
-from dataplane.datachannel.datagram import Datagram
 from dataplane.datachannel.peer import Peer
+from dataplane.datachannel.transmit import Admits, everything
 from dataplane.datachannel.wire import OPCODE_DATA_V2
-from dataplane.messages import DeviceClosed, FromWorker
+from dataplane.messages import DeviceClosed, FromWorker, TransportClosed
 from dataplane.reports import event_report, expiry_report
+from dataplane.transport import Transport
 from dataplane.transport.control_outlet import ControlOutlet
-from dataplane.transport.udp import UdpTransport
+from dataplane.transport.tcp import TcpTransport
+from dataplane.transport.tcp_framing import PREFIX_SIZE
+from dataplane.transport.udp import Datagram, Destination, UdpTransport
 from dataplane.tun.device import DeviceGone, TunDevice
 from dataplane.vocabulary import DropReason, KeySlot
 
@@ -47,8 +54,10 @@ class PacketPath:
         tun = TunDevice(tun_fd)
         self._tun: TunDevice | None = tun
         self._wake_fd = wake_fd
-        self._transports: dict[int, UdpTransport] = {}
-        self._watched: dict[int, UdpTransport] = {}  # by descriptor
+        self._transports: dict[int, Transport] = {}
+        self._watched: dict[int, tuple[Transport, int]] = {}  # by descriptor, with the events waited for
+        self._streams: set[TcpTransport] = set()  # that have not ended
+        self._touched: set[TcpTransport] = set()  # of which something may have changed that _settle() looks at
         self._messages: list[FromWorker] = []
         self._poller = epoll()
         self._poller.register(wake_fd, EPOLLIN)
@@ -56,27 +65,45 @@ class PacketPath:
 
     # Sockets
 
-    def transport(self, socket_id: int) -> UdpTransport | None:
+    def transport(self, socket_id: int) -> Transport | None:
         """The socket of this number."""
         return self._transports.get(socket_id)
 
-    def add_transport(self, transport: UdpTransport) -> None:
+    def add_transport(self, transport: Transport) -> None:
         """Serves a socket, under a number that is free."""
         self._transports[transport.socket_id] = transport
-        if self._tun is not None:
-            self._poller.register(transport.fd, EPOLLIN | EPOLLRDHUP)
-            self._watched[transport.fd] = transport
+        if isinstance(transport, TcpTransport):
+            self._streams.add(transport)
+            self._watch_stream(transport)
+        else:
+            self._watch(transport.fd, transport, EPOLLIN | EPOLLRDHUP)
 
-    def remove_transport(self, transport: UdpTransport) -> None:
+    def remove_transport(self, transport: Transport) -> None:
         """Closes a socket. Packets to peers that still use it are dropped (TX_SEND_FAILED)."""
         del self._transports[transport.socket_id]
-        self._unwatch(transport)
+        if isinstance(transport, TcpTransport):
+            self._streams.discard(transport)
+            self._touched.discard(transport)
+            self._watch(transport.control_fd, transport, 0)
+        self._watch(transport.fd, transport, 0)
         transport.close()
 
-    def _unwatch(self, transport: UdpTransport) -> None:
-        # Closing is not enough: epoll watches the open file, which other processes hold as well.
-        if self._watched.pop(transport.fd, None) is not None:
-            self._poller.unregister(transport.fd)
+    def _watch(self, fd: int, transport: Transport, events: int) -> None:
+        """Has epoll report these events of a descriptor; 0: not even those that it reports unasked."""
+        _, watched_events = self._watched.pop(fd, (None, 0))
+        if events and self._tun is not None:
+            if not watched_events:
+                self._poller.register(fd, events)
+            elif events != watched_events:
+                self._poller.modify(fd, events)
+            self._watched[fd] = transport, events
+        elif watched_events:
+            # Closing is not enough: epoll watches the open file, which other processes hold as well.
+            self._poller.unregister(fd)
+
+    def _watch_stream(self, stream: TcpTransport) -> None:
+        for fd, events in stream.interests().items():
+            self._watch(fd, stream, events)
 
     # Packets
 
@@ -85,6 +112,7 @@ class PacketPath:
         opened = self.channel.install_key(peer_id, slot, key, time.monotonic_ns())
         if self._tun is not None:
             self._deliver(opened, self._tun)
+            self._settle()
 
     def serve(self) -> bool:
         """Waits until something is ready or a deadline of the channel has come, and moves a batch from each source.
@@ -98,7 +126,8 @@ class PacketPath:
             elif self._tun is not None and fd == self._tun.fd:
                 self._serve_device(self._tun, mask)
             elif fd in self._watched:
-                self._serve_link(self._watched[fd], mask)
+                self._serve_link(fd, self._watched[fd][0], mask)
+        self._settle()
         return is_woken
 
     def _timeout_s(self) -> float:
@@ -114,12 +143,15 @@ class PacketPath:
         else:
             self._device_to_link(tun)
 
-    def _serve_link(self, transport: UdpTransport, mask: int) -> None:
+    def _serve_link(self, fd: int, transport: Transport, mask: int) -> None:
+        if isinstance(transport, TcpTransport):
+            self._serve_stream(fd, transport, mask)
+            return
         if mask & EPOLLERR:
             transport.clear_errors(BATCH)
         if mask & (EPOLLHUP | EPOLLRDHUP):
             # Shut down by somebody who shares it; epoll would report that for ever.
-            self._unwatch(transport)
+            self._watch(fd, transport, 0)
         if self._tun is not None:
             self._link_to_device(transport, self._tun)
 
@@ -128,6 +160,43 @@ class PacketPath:
         if transport.control is not None:
             datagrams = self._data_of(datagrams, transport.control)
         self._deliver(self.channel.open_batch(transport.socket_id, datagrams, time.monotonic_ns()), tun)
+
+    def _serve_stream(self, fd: int, stream: TcpTransport, mask: int) -> None:
+        can_send = mask & (EPOLLOUT | EPOLLERR | EPOLLHUP)
+        if fd == stream.control_fd:
+            if can_send:
+                stream.flush_control()
+            stream.relay_control()
+            self._touched.add(stream)
+            return
+        if can_send:
+            stream.flush()
+        self._stream_to_device(stream)
+
+    def _stream_to_device(self, stream: TcpTransport) -> None:
+        self._touched.add(stream)
+        packets = stream.receive()
+        control = [packet for packet in packets if packet[0] >> 3 != OPCODE_DATA_V2]
+        if control and not stream.hand_over(control):
+            for _ in control:
+                self.channel.drop_on_device(DropReason.RX_CONTROL_QUEUE_FULL)
+        data = [(packet, None, None) for packet in packets if packet[0] >> 3 == OPCODE_DATA_V2]
+        if self._tun is not None:
+            self._deliver(self.channel.open_batch(stream.socket_id, data, time.monotonic_ns()), self._tun)
+
+    def _settle(self) -> None:
+        """Brings what epoll waits for, and what the daemon is told, in step with what became of the streams."""
+        while self._touched:
+            stream = self._touched.pop()
+            if stream.is_ending:
+                self._stream_to_device(stream)
+            elif stream.closed is not None and stream in self._streams:
+                self._streams.discard(stream)
+                peer = self.channel.peer_of_stream(stream.socket_id)
+                if peer is not None:
+                    self.channel.remove_peer(peer.peer_id)
+                self._messages.append(TransportClosed(stream.socket_id, stream.closed))
+            self._watch_stream(stream)
 
     def _data_of(self, datagrams: list[Datagram], control: ControlOutlet) -> list[Datagram]:
         """The datagrams but for control packets, which go where they belong."""
@@ -160,24 +229,45 @@ class PacketPath:
             return
         for _ in range(malformed):
             self.channel.drop_on_device(DropReason.TX_BAD_VIRTIO_HEADER)
-        self._send(self.channel.seal_batch(packets, time.monotonic_ns()))
+        self._send(self.channel.seal_batch(packets, time.monotonic_ns(), self._admission()))
 
     def _send(self, sealed: Sequence[tuple[Peer, bytes]]) -> None:
         for socket_id, packets in groupby(sealed, key=_socket_id):
             transport = self._transports.get(socket_id)
             if transport is not None:
-                transport.send_batch(packets)
+                # Peers of UDP sockets have a remote.
+                transport.send_batch(cast("Iterator[tuple[Destination, bytes]]", packets))
+                if isinstance(transport, TcpTransport):
+                    self._touched.add(transport)
             else:
                 for peer, _ in packets:
                     peer.drop(DropReason.TX_SEND_FAILED)
 
+    def _admission(self) -> Admits:
+        """For one batch, of which nothing is in a queue before all is sealed."""
+        if not self._streams:
+            return everything
+        promised: Counter[int] = Counter()
+
+        def admits(peer: Peer, size: int) -> bool:
+            transport = self._transports.get(peer.socket_id)
+            if not isinstance(transport, TcpTransport):
+                return True
+            total = promised[peer.socket_id] + PREFIX_SIZE + size
+            if not transport.admits(total):
+                return False
+            promised[peer.socket_id] = total
+            return True
+
+        return admits
+
     def _device_gone(self, tun: TunDevice, number: int) -> None:
         # Nothing is served any more, or the sockets would be reported for ever.
-        for transport in list(self._watched.values()):
-            self._unwatch(transport)
+        self._tun = None
+        for fd, (transport, _) in list(self._watched.items()):
+            self._watch(fd, transport, 0)
         self._poller.unregister(tun.fd)
         tun.close()
-        self._tun = None
         self._messages.append(DeviceClosed(errno=number))
 
     # Time and events
@@ -191,8 +281,9 @@ class PacketPath:
         now_ns = time.monotonic_ns()
         if deadline_ns is None or deadline_ns > now_ns:
             return
-        due = self.channel.run_timers(now_ns)
+        due = self.channel.run_timers(now_ns, self._admission())
         self._send(due.keepalives)
+        self._settle()
         self._messages += map(expiry_report, due.expired)
 
     def take_messages(self) -> list[FromWorker]:

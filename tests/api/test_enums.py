@@ -7,12 +7,12 @@ from enum import Enum
 
 import pytest
 from google.protobuf.descriptor import EnumDescriptor
-from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2
+from ovpn.dataplane.v1 import common_pb2, device_pb2, server_pb2, socket_pb2
 
 from dataplane.api import enums
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode, SocketProtocol
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeySlot, Mode
         (DelReason, enums.DEL_REASONS, common_pb2.DelReason.DESCRIPTOR),
         (DeviceState, enums.DEVICE_STATES, device_pb2.DeviceState.DESCRIPTOR),
         (DatapathKind, enums.DATAPATH_KINDS, server_pb2.DatapathKind.DESCRIPTOR),
+        (SocketProtocol, enums.SOCKET_PROTOCOLS, socket_pb2.SocketProtocol.DESCRIPTOR),
         (LogLevel, enums.LOG_LEVELS, server_pb2.LogLevel.DESCRIPTOR),
     ],
 )

@@ -33,7 +33,7 @@ async def test_info_tells_what_the_daemon_is(api: Api) -> None:
     assert info.version == "1.2.3"
     assert 0 <= time.time() - info.start_time.ToMicroseconds() / 1e6 < 60
     assert info.handoff_path == str(api.handoff_path)
-    assert info.limits == server_pb2.Limits(max_devices=256, max_sockets_per_device=64, max_peers_per_device=65535)
+    assert info.limits == server_pb2.Limits(max_devices=256, max_sockets_per_device=8192, max_peers_per_device=65535)
 
 
 @pytest.mark.parametrize(

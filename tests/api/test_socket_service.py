@@ -47,7 +47,8 @@ async def test_a_created_socket_is_returned(api: Api, address: str, ipv6_only: b
     await api.make_device()
     request = create(socket__address=address, socket__ipv6_only=ipv6_only, network_namespace="/run/netns/blue")
     socket = (await api.sockets.CreateSocket(request)).socket
-    assert socket == socket_message(address=address, ipv6_only=ipv6_only)
+    expected = socket_message(address=address, ipv6_only=ipv6_only, protocol=socket_pb2.SOCKET_PROTOCOL_UDP)
+    assert socket == expected
     assert (await api.sockets.GetSocket(get())).socket == socket
 
 
@@ -143,7 +144,8 @@ async def test_a_handed_over_socket_is_adopted(api: Api) -> None:
     os.close(fd)
     with client:
         socket = (await api.sockets.AdoptSocket(adopt(token=token))).socket
-    assert socket == socket_pb2.Socket(device="d", name="s", address="192.0.2.1", port=1194, adopted=True)
+    udp = socket_pb2.SOCKET_PROTOCOL_UDP
+    assert socket == socket_pb2.Socket(device="d", name="s", address="192.0.2.1", port=1194, adopted=True, protocol=udp)
 
 
 async def hand_over_pair(api: Api) -> tuple[socket.socket, str, str]:

@@ -200,6 +200,7 @@ class FakeResources:
         self.refusal: EngineError | None = None
         self.changes: list[DeviceChange] = []
         self.bound = ("192.0.2.1", 1194, False)
+        self.remote: Endpoint | None = None
 
     def make_tun(self, spec: DeviceSpec) -> Tun:
         self._refuse()
@@ -218,10 +219,10 @@ class FakeResources:
         self._refuse()
         return BoundSocket(os.open("/dev/null", os.O_RDWR), spec.address, spec.port or 40000, spec.ipv6_only)
 
-    def adopt_udp(self, fd: int) -> BoundSocket:
+    def adopt_socket(self, fd: int) -> BoundSocket:
         self._refuse()
         address, port, ipv6_only = self.bound
-        return BoundSocket(fd, ip_address(address), port, ipv6_only)
+        return BoundSocket(fd, ip_address(address), port, ipv6_only, self.remote)
 
     def _refuse(self) -> None:
         refusal, self.refusal = self.refusal, None

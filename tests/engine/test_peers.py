@@ -58,6 +58,7 @@ async def test_the_worker_is_told_everything_of_a_peer(engine: Engine, launcher:
         keepalive_interval_s=10,
         keepalive_timeout_s=60,
     )
+    assert spec.remote is not None
     await engine.create_peer(replace(spec, remote=replace(spec.remote, scope_id=3)))
     assert launcher.worker.commands[-1] == AddPeer(
         peer_id=7,

@@ -62,19 +62,19 @@ def test_an_adopted_socket_is_only_looked_at() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
         udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         udp.bind(("::1", 0))
-        bound = RESOURCES.adopt_udp(udp.fileno())
+        bound = RESOURCES.adopt_socket(udp.fileno())
         assert (bound.address, bound.port, bound.ipv6_only) == (ip_address("::1"), udp.getsockname()[1], True)
 
 
 def test_a_socket_without_a_port_is_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, pytest.raises(EngineError) as caught:
-        RESOURCES.adopt_udp(udp.fileno())
+        RESOURCES.adopt_socket(udp.fileno())
     assert refusal(caught) == (ErrorKind.FAILED_PRECONDITION, "SOCKET_NOT_BOUND", "")
 
 
-def test_what_is_no_udp_socket_is_refused() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, pytest.raises(EngineError) as caught:
-        RESOURCES.adopt_udp(tcp.fileno())
+def test_what_is_neither_udp_nor_tcp_is_refused() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as unix, pytest.raises(EngineError) as caught:
+        RESOURCES.adopt_socket(unix.fileno())
     assert refusal(caught) == (ErrorKind.FAILED_PRECONDITION, "NOT_A_UDP_SOCKET", "")
 
 

@@ -122,7 +122,9 @@ def test_nothing_is_connected_before_openvpn_asks(program: Program, dataplane: F
 
 
 def test_the_family_is_offered_when_the_self_test_passes(program: Program, dataplane: FakeDataPlane) -> None:
+    assert not program.session.offers_offload()
     handled = program.send(get_family())
+    assert program.session.offers_offload()
     assert len(handled.replies) == 2
     assert b"ovpn-dco-v2\0" in handled.replies[0]
     assert errnos(handled.replies) == [0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from errno import EADDRINUSE, EINVAL, EIO, ENOMEM, ENOTSOCK
 
 import pytest
-from ovpn.dataplane.v1 import common_pb2
+from ovpn.dataplane.v1 import common_pb2, event_pb2
 
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.operations import DelPeer, Done, GetPeer, NewPeer, PeerFound, SetPeer
@@ -218,6 +218,24 @@ def test_a_server_hears_of_a_lost_connection_before_its_stream_ends(
     assert openvpn.read() is None
     assert is_readable(world.bell.fileno())
     assert world.deletions() == []
+    assert openvpn.read() == b""
+
+
+def test_a_stream_without_a_peer_ends_when_its_connection_does(world: World, openvpn: Openvpn) -> None:
+    ifindex, device = world.make_device()
+    world.perform(tcp_peer(ifindex, 1))
+    name = world.dataplane.peers[1].socket
+    world.perform(DelPeer(ifindex, 1))
+    for socket_name in ("openvpn-1", name):
+        world.bell.silence()
+        assert openvpn.read() is None
+        closed = event_pb2.SocketClosed(
+            device=device, socket=socket_name, reason=common_pb2.DEL_REASON_TRANSPORT_DISCONNECT
+        )
+        world.dataplane.emit(device, socket_closed=closed)
+        world.deletions()
+    assert is_readable(world.bell.fileno())
+    world.deletions()
     assert openvpn.read() == b""
 
 
