@@ -135,7 +135,11 @@ class Session:
             if self._offload is None and request.protocol == NETLINK_GENERIC:
                 error = _NO_OFFLOAD
             self._log.warning("malformed request", errno=errorcode[error.errno], reason=error.text)
-            handled.replies.extend(self._translator.replies(request, port_id, error, options))
+            if request.protocol == NETLINK_GENERIC:
+                handled.replies.extend(self._translator.replies(request, port_id, error, options))
+            else:
+                # iproute2 again. OpenVPN asks for no link that cannot be had.
+                handled.kernel_messages.append(self._translator.kernel_refusal(request))
         elif operation is None or (isinstance(operation, NewLink) and interface_exists(operation.name)):
             # For a name that is taken the kernel has the right answer (EEXIST), whatever kind has it.
             handled.pass_through.append(request.raw)

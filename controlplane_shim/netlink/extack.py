@@ -11,6 +11,9 @@ from controlplane_shim.netlink import attributes
 from controlplane_shim.netlink.attributes import NLA_F_NESTED, Fault
 from controlplane_shim.netlink.policy import describe
 
+SENTENCE_CHARACTERS: Final = 500
+"""What is said is cut here: a sentence of the data plane may be of any length, an answer must fit a reader's buffer."""
+
 _MESSAGE: Final = 1
 _OFFSET: Final = attributes.u32(2, "OFFS")
 _POLICY: Final = 4
@@ -20,7 +23,7 @@ _MISSING_NEST: Final = attributes.u32(6, "MISS_NEST")
 
 def explain(sentence: str, fault: Fault | None = None) -> bytes:
     """The attributes that follow the request in an NLMSG_ERROR. sentence: "" for none."""
-    explanation = attributes.string(_MESSAGE, sentence) if sentence else b""
+    explanation = attributes.string(_MESSAGE, sentence[:SENTENCE_CHARACTERS]) if sentence else b""
     if fault is None:
         return explanation
     if fault.offset is not None:

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from ovpn.dataplane.v1 import common_pb2, device_pb2, key_pb2, peer_pb2
 
+from controlplane_shim.netlink.sockaddr import unmap
 from controlplane_shim.operations import (
     DelKey,
     DelPeer,
@@ -233,8 +234,8 @@ def key_info(operation: GetKey, key: key_pb2.Key) -> KeyInfo:
 
 
 def remote(endpoint: common_pb2.Endpoint) -> Remote:
-    """Where a peer is. Raises ValueError if the data plane sent an address that is none."""
-    return Remote(ip_address(endpoint.address), endpoint.port, endpoint.scope_id)
+    """Where a peer is, v4-mapped addresses unmapped. Raises ValueError if the data plane sent no address."""
+    return Remote(unmap(ip_address(endpoint.address)), endpoint.port, endpoint.scope_id)
 
 
 def del_reason(reason: int) -> DelReason:

@@ -46,6 +46,8 @@ from controlplane_shim.operations import (
 NETLINK_ROUTE: Final = 0
 NETLINK_GENERIC: Final = 16
 
+_NO_TYPE_OF_RTNETLINK: Final = 0xFFFF
+
 DATAGRAM_BYTES: Final = 3776
 """Largest datagram of a dump: the kernel's NLMSG_GOODSIZE, which every reader's buffer holds."""
 
@@ -138,6 +140,13 @@ class Translator:
         For whoever accepts an acknowledgement from port id 0 only, as iproute2 does.
         """
         return build(NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, request.seq, 0)
+
+    def kernel_refusal(self, request: Request) -> bytes:
+        """A message of rtnetlink that the kernel refuses with EOPNOTSUPP, with the sequence number of the request.
+
+        For the same readers: they wait for ever for an error that does not come from port id 0.
+        """
+        return build(_NO_TYPE_OF_RTNETLINK, NLM_F_REQUEST | NLM_F_ACK, request.seq, 0)
 
     def notice(self, notice: PeerNotice) -> bytes | None:
         """The datagram for the members of the family's group; None if the family has no word for it."""

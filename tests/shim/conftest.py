@@ -22,7 +22,7 @@ import structlog
 from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, server_pb2
 from structlog.testing import LogCapture
 
-from controlplane_shim import adoption
+from controlplane_shim import adoption, selftest, session
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import Bell, EventFeed
 from controlplane_shim.offload import Offload
@@ -38,6 +38,7 @@ from controlplane_shim.operations import (
     Remote,
 )
 from controlplane_shim.selftest import Link
+from controlplane_shim.session import Session
 
 INSTANCE = "0123"
 FAMILY = Family.OVPN_DCO_V2
@@ -417,6 +418,28 @@ def world(
     feed.close()
     for fd in list(caller.numbers):
         caller.close(fd)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def shim_session(
+    dataplane: FakeDataPlane,
+    handoff: FakeHandoff,
+    linux: FakeLinux,
+    log: Any,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Session]:
+    """A Session as the supervisor has it."""
+    monkeypatch.setattr(selftest, "TUN_PATH", os.devnull)
+    monkeypatch.setattr(session, "interface_exists", linux.interfaces.__contains__)
+    tested = Session(FakeConnector(dataplane, handoff), log, clock)
+    yield tested
+    tested.close()
 
 
 @pytest.fixture

@@ -179,6 +179,10 @@ def test_no_traceback_of_a_failed_call_shows_a_key(daemon: Daemon, client: GrpcD
             ("InstallKey", key_pb2.InstallKeyRequest(peer_id=3)),
         ),
         (
+            lambda client: client.get_key(key_pb2.GetKeyRequest(peer_id=3)),
+            ("GetKey", key_pb2.GetKeyRequest(peer_id=3)),
+        ),
+        (
             lambda client: client.swap_keys(key_pb2.SwapKeysRequest(peer_id=3)),
             ("SwapKeys", key_pb2.SwapKeysRequest(peer_id=3)),
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import subprocess
@@ -16,7 +15,6 @@ import pytest
 from ovpn.dataplane.v1 import common_pb2
 from structlog.testing import LogCapture
 
-from controlplane_shim import selftest, session
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.selftest import LIVENESS_DEVICE
 from controlplane_shim.session import RETEST_SECONDS, Session, open_session
@@ -26,7 +24,6 @@ from tests.shim.conftest import (
     GONE,
     Clock,
     FakeCaller,
-    FakeConnector,
     FakeDataPlane,
     FakeHandoff,
     FakeLinux,
@@ -112,20 +109,8 @@ class Program:
 
 
 @pytest.fixture
-def program(
-    dataplane: FakeDataPlane,
-    handoff: FakeHandoff,
-    linux: FakeLinux,
-    log: Any,
-    udp: socket.socket,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Program]:
-    monkeypatch.setattr(selftest, "TUN_PATH", os.devnull)
-    monkeypatch.setattr(session, "interface_exists", linux.interfaces.__contains__)
-    clock = Clock()
-    tested = Session(FakeConnector(dataplane, handoff), log, clock)
-    yield Program(tested, FakeCaller({7: udp.fileno()}), clock)
-    tested.close()
+def program(shim_session: Session, clock: Clock, udp: socket.socket) -> Program:
+    return Program(shim_session, FakeCaller({7: udp.fileno()}), clock)
 
 
 # Offering the family
@@ -198,6 +183,13 @@ def test_a_link_that_is_refused_is_answered_by_us(program: Program, linux: FakeL
     handled = program.send(new_link(), ROUTE)
     assert errnos(handled.replies) == [EPERM]
     assert handled.kernel_messages == []
+
+
+def test_a_link_that_cannot_be_had_is_refused_by_the_kernel(program: Program, linux: FakeLinux) -> None:
+    handled = program.send(new_link(mode=2), ROUTE)
+    assert handled.replies == []
+    assert [struct.unpack_from("=IHHI", asked)[1:] for asked in handled.kernel_messages] == [(0xFFFF, 0x5, 7)]
+    assert linux.interfaces == {}
 
 
 def test_several_messages_of_one_datagram_are_treated_in_order(program: Program) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from errno import EEXIST, EINVAL, EIO, ENOMEM, ENOTSOCK
+from errno import EADDRINUSE, EINVAL, EIO, ENOMEM, ENOTSOCK
 
 import pytest
 from ovpn.dataplane.v1 import common_pb2, event_pb2
@@ -145,14 +145,14 @@ def test_openvpn_reads_the_end_if_its_socket_cannot_be_put_back(world: World, op
         world.caller.errors.append(OSError(EIO, os.strerror(EIO)))
 
     world.caller.replace_fd = once  # type: ignore[method-assign]
-    assert errno_of(world.perform(tcp_peer(ifindex, 1))) == EEXIST
+    assert errno_of(world.perform(tcp_peer(ifindex, 1))) == EADDRINUSE
     assert openvpn.read() == b""
 
 
 def test_a_refused_peer_leaves_the_stream_for_what_openvpn_has_to_say(world: World, openvpn: Openvpn) -> None:
     ifindex, _ = world.make_device()
     world.dataplane.fail("create_peer", REFUSED)
-    assert errno_of(world.perform(tcp_peer(ifindex, 1))) == EEXIST
+    assert errno_of(world.perform(tcp_peer(ifindex, 1))) == EADDRINUSE
     assert world.dataplane.calls("delete_socket") == []
     assert os.write(openvpn.fd, b"AUTH_FAILED") == 11
     openvpn.close()

@@ -11,6 +11,7 @@ REQUEST_ACK = 0x5
 DUMP_ACK = 0x305
 NESTED = 0x8000
 DCO = 0xD00
+OVPN = 0xD01
 NETLINK_ROUTE = 0
 NETLINK_GENERIC = 16
 
@@ -34,6 +35,10 @@ def u16(type_: int, value: int) -> bytes:
 
 def u32(type_: int, value: int) -> bytes:
     return attribute(type_, struct.pack("=I", value))
+
+
+def be16(type_: int, value: int) -> bytes:
+    return attribute(type_, struct.pack(">H", value))
 
 
 def u64(type_: int, value: int) -> bytes:
@@ -81,6 +86,19 @@ def new_key_nest(**replaced: bytes) -> bytes:
         "decrypt": nest(6, attribute(1, b"D" * 32), attribute(2, b"d" * 8)),
     }
     return nest(5, *(attributes | replaced).values())
+
+
+def keyconf_nest(**replaced: bytes) -> bytes:
+    """Nest KEYCONF of KEY_NEW as OpenVPN 2.7 builds it; an attribute can be replaced, or left out by b""."""
+    attributes = {
+        "peer_id": u32(1, 3),
+        "slot": u32(2, 0),
+        "key_id": u32(3, 1),
+        "cipher": u32(4, 1),
+        "encrypt": nest(5, attribute(1, b"E" * 32), attribute(2, b"e" * 8)),
+        "decrypt": nest(6, attribute(1, b"D" * 32), attribute(2, b"d" * 8)),
+    }
+    return nest(3, *(attributes | replaced).values())
 
 
 def ask_kernel(protocol: int, datagram: bytes) -> tuple[bytes, int]:

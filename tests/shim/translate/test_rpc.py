@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from errno import EADDRINUSE, EEXIST, EINVAL, EIO, ENOBUFS, ENODEV, ENOENT, ENOMEM, ENOSPC, ENOTSOCK, EPERM
 from ipaddress import IPv4Address, IPv6Address
 
@@ -12,7 +13,9 @@ from controlplane_shim.operations import (
     DelKey,
     DelPeer,
     DelReason,
+    GetKey,
     GetPeer,
+    KeyInfo,
     NewKey,
     NewLink,
     NewPeer,
@@ -96,6 +99,38 @@ def test_keepalives_are_updated_by_mask() -> None:
 def test_a_keepalive_of_zero_is_in_the_mask() -> None:
     request = rpc.update_peer(SetPeer(12, 3, 0, 0), "tun0")
     assert list(request.update_mask.paths) == ["keepalive_interval", "keepalive_timeout"]
+
+
+def test_a_new_remote_brings_its_local_address_or_none() -> None:
+    remote = Remote(IPv4Address("192.0.2.7"), 1194)
+    request = rpc.update_peer(SetPeer(12, 3, None, None, remote=remote, local=IPv4Address("192.0.2.1")), "tun0")
+    assert list(request.update_mask.paths) == ["remote", "local_address"]
+    assert (request.peer.remote.address, request.peer.remote.port) == ("192.0.2.7", 1194)
+    assert request.peer.local_address == "192.0.2.1"
+    without = rpc.update_peer(SetPeer(12, 3, None, None, remote=remote), "tun0")
+    assert (list(without.update_mask.paths), without.peer.local_address) == (["remote", "local_address"], "")
+
+
+def test_an_unspecified_vpn_address_takes_the_peers_away() -> None:
+    operation = SetPeer(12, 3, None, None, vpn_ipv4=IPv4Address("10.8.0.9"), vpn_ipv6=IPv6Address("::"))
+    request = rpc.update_peer(operation, "tun0")
+    assert list(request.update_mask.paths) == ["vpn_ipv4", "vpn_ipv6"]
+    assert (request.peer.vpn_ipv4, request.peer.vpn_ipv6) == ("10.8.0.9", "")
+
+
+def test_a_peer_may_be_created_with_its_keepalives() -> None:
+    operation = replace(NEW_PEER, keepalive_interval=10, keepalive_timeout=90_000)
+    peer = rpc.create_peer(operation, "tun0", "s", multipeer=True).peer
+    assert (peer.keepalive_interval.seconds, peer.keepalive_timeout.seconds) == (10, 86_400)
+
+
+def test_a_key_is_told_in_the_numbers_of_the_families() -> None:
+    asked = GetKey(12, 3, 1)
+    assert rpc.get_key(asked, "tun0") == key_pb2.GetKeyRequest(
+        device="tun0", peer_id=3, slot=common_pb2.KEY_SLOT_SECONDARY
+    )
+    found = key_pb2.Key(slot=common_pb2.KEY_SLOT_SECONDARY, key_id=5, cipher=common_pb2.CIPHER_CHACHA20_POLY1305)
+    assert rpc.key_info(asked, found) == KeyInfo(peer_id=3, slot=1, key_id=5, cipher=2)
 
 
 def test_without_keepalives_the_mask_is_empty() -> None:

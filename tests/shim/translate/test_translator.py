@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.generic import ctrlmsg
 
-from controlplane_shim.netlink.message import split
+from controlplane_shim.netlink.message import AckOptions, split
 from controlplane_shim.operations import (
     DeletionNotice,
     DelReason,
@@ -35,6 +35,7 @@ from tests.shim.netlink.conftest import (
     DUMP_ACK,
     NETLINK_GENERIC,
     NETLINK_ROUTE,
+    OVPN,
     ask_kernel,
     attribute,
     generic,
@@ -270,6 +271,12 @@ def test_the_kernel_itself_acknowledges_the_message_meant_for_it() -> None:
     assert answer == struct.pack("=IHHIIi", 36, 2, 0x100, 77, port_id, 0) + noop[:16]
 
 
+def test_the_kernel_itself_refuses_the_message_meant_for_that() -> None:
+    refused = Translator().kernel_refusal(ask(message(16, 0x605, NEW_LINK[16:], seq=77), NETLINK_ROUTE))
+    answer, port_id = ask_kernel(NETLINK_ROUTE, refused)
+    assert answer == struct.pack("=IHHIIi", 36, 2, 0, 77, port_id, -EOPNOTSUPP) + refused
+
+
 def test_a_deletion_notice_is_the_drivers() -> None:
     notice = DeletionNotice(Family.OVPN_DCO_V2, ifindex=12, peer_id=3, reason=DelReason.EXPIRED)
     body = struct.pack("=BBH", 3, 1, 0) + u32(1, 12) + nest(4, u8(1, 2), u32(2, 3))
@@ -298,7 +305,7 @@ datagrams = st.one_of(
     st.binary(max_size=100),
     st.builds(
         message,
-        st.sampled_from([DCO, 0x10, 16]),
+        st.sampled_from([DCO, OVPN, 0x10, 16]),
         st.integers(0, 0xFFFF).map(lambda flags: flags | 1),
         st.one_of(
             st.binary(max_size=60),
@@ -313,11 +320,13 @@ datagrams = st.one_of(
 )
 
 
-@given(st.sampled_from([0, 4, 16]), datagrams, outcomes)
-def test_any_datagram_is_answered_in_whole_messages(protocol: int, datagram: bytes, outcome: Outcome) -> None:
+@given(st.sampled_from([0, 4, 16]), datagrams, outcomes, st.builds(AckOptions, st.booleans(), st.booleans()))
+def test_any_datagram_is_answered_in_whole_messages(
+    protocol: int, datagram: bytes, outcome: Outcome, options: AckOptions
+) -> None:
     translator = Translator()
-    for request in translator.requests(protocol, datagram):
+    for request in translator.requests(protocol, datagram, DEVICES):
         assert request.operation is None or request.error is None
         assert (request.family is None) == (request.operation is None and request.error is None)
-        for answer in translator.replies(request, PORT, outcome):
+        for answer in translator.replies(request, PORT, outcome, options):
             assert sum(len(found.raw) for found in split(answer)) == len(answer)
