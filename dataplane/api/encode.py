@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_pb2, socket_pb2
 
-from dataplane.api.enums import CIPHERS, DEL_REASONS, DEVICE_STATES, KEY_LIMITS, KEY_SLOTS, MODES
+from dataplane.api.enums import CIPHERS, DATA_FORMATS, DEL_REASONS, DEVICE_STATES, KEY_LIMITS, KEY_SLOTS, MODES
 from dataplane.engine.types import (
     DeviceCreated,
     DeviceDeleted,
@@ -102,6 +102,8 @@ def encode_key(view: KeyView) -> key_pb2.Key:
         cipher=CIPHERS[view.cipher],
         key_bits=view.key_bits,
         sent_packet_ids=view.sent_packet_ids,
+        data_format=DATA_FORMATS[view.data_format],
+        send_epoch=view.send_epoch,
     )
 
 

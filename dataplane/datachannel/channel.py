@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import Final
 
-from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.deadlines import Deadlines
 from dataplane.datachannel.early_packets import EarlyPackets
+from dataplane.datachannel.key_slots import AnyKey
 from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, KeyLimitNear, PeerExists, Timers, UnknownPeer
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
@@ -97,7 +97,7 @@ class DataChannel:
         """Sets the packed VPN addresses of a peer. Raises UnknownPeer, or PeerExists if another peer has one."""
         self._peers.set_vpn_addresses(self._peers.get(peer_id), vpn_ipv4, vpn_ipv6)
 
-    def install_key(self, peer_id: int, slot: KeySlot, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
+    def install_key(self, peer_id: int, slot: KeySlot, key: AnyKey, now_ns: int) -> list[tuple[Peer, bytes]]:
         """Puts a key into a slot, in place of the one there. Raises UnknownPeer.
 
         Gives out the IP packets that came before their key, as open_batch() does.

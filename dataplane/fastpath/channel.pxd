@@ -31,8 +31,9 @@ cdef class DataChannel:
                           uint64_t now_ns, Span* packet, PeerState** peer) noexcept nogil
     # The peer that an IP packet of the TUN goes to; NULL: dropped and counted (TX_NOT_IP, TX_NO_PEER).
     cdef PeerState* route(self, Span packet) noexcept nogil
-    # Seals the IP packet that stands from byte OVERHEAD of `datagram` on, and counts it. False: dropped and counted.
-    cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
+    # Seals the IP packet that stands from byte OVERHEAD of `room` on, with SPARE bytes behind it, and counts it. The
+    # datagram begins where the room begins; its size, 0: dropped and counted.
+    cdef size_t seal_packet(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil
     # Counts a packet that was dropped before a peer was known. reason: vocabulary.DropReason.
     cpdef void drop_on_device(self, int reason) noexcept nogil
     # Whether take_events() has something to give.

@@ -14,7 +14,7 @@ commands and timers, which the packet path waits for.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from dataplane.fastpath.aead cimport OVERHEAD, DataKey
+from dataplane.fastpath.aead cimport OVERHEAD, SPARE, DataKey
 from dataplane.fastpath.early_packets cimport EarlyPacket, EarlyPackets
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, pack_endpoint, pack_local
 from dataplane.fastpath.events cimport Events
@@ -56,8 +56,8 @@ cdef class DataChannel:
     cdef PeerState* route(self, Span packet) noexcept nogil:
         return self.transmitter.route(packet)
 
-    cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
-        return self.transmitter.seal_packet(peer, datagram, now_ns)
+    cdef size_t seal_packet(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil:
+        return self.transmitter.seal_packet(peer, room, now_ns)
 
     cpdef void drop_on_device(self, int reason) noexcept nogil:
         """Counts a packet that was dropped before a peer was known."""
@@ -166,12 +166,15 @@ cdef class DataChannel:
         cdef bytearray datagram
         cdef PeerState* peer
         cdef Span room
+        cdef size_t size
         for packet in packets:
-            datagram = bytearray(OVERHEAD) + packet
+            datagram = bytearray(OVERHEAD) + packet + bytes(SPARE)
             room = span_of_bytearray(datagram)
-            peer = self.route(part(room, OVERHEAD, room.size - OVERHEAD))
-            if peer != NULL and self.seal_packet(peer, room, now_ns):
-                sealed.append((<Peer>peer.peer, bytes(datagram)))
+            peer = self.route(part(room, OVERHEAD, room.size - OVERHEAD - SPARE))
+            if peer != NULL:
+                size = self.seal_packet(peer, room, now_ns)
+                if size > 0:
+                    sealed.append((<Peer>peer.peer, bytes(datagram[:size])))
         return sealed
 
     # Time and events

@@ -8,9 +8,9 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport read
 
-from dataplane.fastpath.aead cimport OVERHEAD
+from dataplane.fastpath.aead cimport OVERHEAD, SPARE
 from dataplane.fastpath.channel cimport DataChannel, PeerState
-from dataplane.fastpath.span cimport Span, behind, part, span_of
+from dataplane.fastpath.span cimport Span, part, span_of
 from dataplane.fastpath.split cimport begin_split, next_segment
 
 from dataplane.vocabulary import DropReason
@@ -55,20 +55,26 @@ cdef class DeviceToLink:
 
     cdef void _move_frame(self, Span frame, UdpSockets sockets, uint64_t now_ns) noexcept nogil:
         cdef PeerState* peer = NULL
-        cdef Span datagram
+        cdef Span room
+        cdef Span packet
+        cdef size_t size
         if not begin_split(&self.split, frame):
             self.channel.drop_on_device(BAD_VIRTIO_HEADER)
             return
         while self.split.left > 0:
-            if not self.sender.trains.has_room(OVERHEAD + self.split.next_size):
+            size = OVERHEAD + self.split.next_size + SPARE
+            if not self.sender.trains.has_room(size):
                 self.sender.send(sockets, now_ns)
-            datagram = part(self.sender.trains.room(), 0, OVERHEAD + self.split.next_size)
-            next_segment(&self.split, behind(datagram, OVERHEAD))
+            room = part(self.sender.trains.room(), 0, size)
+            packet = part(room, OVERHEAD, self.split.next_size)
+            next_segment(&self.split, packet)
             # All segments have one destination; if it is nobody's, each of them is counted.
             if peer == NULL:
-                peer = self.channel.route(behind(datagram, OVERHEAD))
-            if peer != NULL and self.channel.seal_packet(peer, datagram, now_ns):
-                self.sender.trains.add(peer, datagram.size)
+                peer = self.channel.route(packet)
+            if peer != NULL:
+                size = self.channel.seal_packet(peer, room, now_ns)
+                if size > 0:
+                    self.sender.trains.add(peer, size)
 
     def take(self, UdpSockets sockets not None, uint64_t now_ns):
         """For tests: moves a batch of frames; how many came. Raises OSError if the TUN is gone."""

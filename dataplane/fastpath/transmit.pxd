@@ -19,8 +19,8 @@ cdef class Transmitter:
     # The peer that an IP packet goes to; see DataChannel.route.
     cdef PeerState* route(self, Span packet) noexcept nogil
     # Seals an IP packet in place; see DataChannel.seal_packet.
-    cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
+    cdef size_t seal_packet(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil
     # A keepalive to this peer, which vpn_tx does not count; None if no key can seal it, which is no drop.
     cdef bytes seal_keepalive(self, Peer peer, uint64_t now_ns)
     # private
-    cdef bint _seal(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
+    cdef size_t _seal(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil

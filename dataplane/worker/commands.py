@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from msgspec import UNSET
 
 from dataplane.datachannel.keepalive import Keepalive
-from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.datachannel.key_direction import EpochSecret, KeyDirection
 from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
 from dataplane.messages import (
     AddPeer,
@@ -36,7 +36,7 @@ from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
 from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, KeySlot, Mode
+from dataplane.vocabulary import PEER_ID_UNDEF, Cipher, DataFormat, KeySlot, Mode
 from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
@@ -181,6 +181,13 @@ class _DeviceCommands:
             self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
 
     def _data_key(self, command: InstallKey) -> Any:
+        if DataFormat(command.data_format) is DataFormat.EPOCH:
+            return self._datapath.epoch_key(
+                command.key_id,
+                Cipher(command.cipher),
+                encrypt_dir=EpochSecret(command.encrypt_key, command.cipher_key_length),
+                decrypt_dir=EpochSecret(command.decrypt_key, command.cipher_key_length),
+            )
         return self._datapath.data_key(
             command.key_id,
             Cipher(command.cipher),
