@@ -37,6 +37,11 @@ class EpochFarEnd:
         self._to_us, self._from_us = material[:32], material[32:]
         self._epoch_key = epoch_key
 
+    @property
+    def secrets(self) -> tuple[bytes, bytes]:
+        """Of our end: what we send with, what we receive with."""
+        return self._from_us, self._to_us
+
     def data_key(self) -> EpochKey:
         """Our end of the same key, fresh."""
         secrets = (EpochSecret(secret, self.length, self._first) for secret in (self._from_us, self._to_us))
