@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from dataplane.vocabulary import DataFormat
+
 MAX_MESSAGE: Final = 4096
 """No message is longer, in bytes."""
 
@@ -129,7 +131,11 @@ class RemovePeer(msgspec.Struct, frozen=True, tag=True):
 
 
 class InstallKey(msgspec.Struct, frozen=True, tag=True):
-    """Puts a key into a slot; lengths as vocabulary.Cipher says, tails of 8 bytes."""
+    """Puts a key into a slot; lengths as vocabulary.Cipher says, tails of 8 bytes.
+
+    In the DataFormat EPOCH, encrypt_key and decrypt_key are secrets of epoch 1, of 32 bytes; the tails are empty, and
+    cipher_key_length is that of the keys to derive, in bytes.
+    """
 
     peer_id: int
     slot: int
@@ -139,6 +145,8 @@ class InstallKey(msgspec.Struct, frozen=True, tag=True):
     encrypt_nonce_tail: bytes
     decrypt_key: bytes
     decrypt_nonce_tail: bytes
+    data_format: int = DataFormat.DATA_V2.value
+    cipher_key_length: int = 0
 
     def __repr__(self) -> str:
         return f"InstallKey(peer_id={self.peer_id}, slot={self.slot}, key_id={self.key_id}, key bytes hidden)"

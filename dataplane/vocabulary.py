@@ -62,6 +62,20 @@ class Cipher(IntEnum):
 
 
 @unique
+class DataFormat(IntEnum):
+    """How the packets of a key look (dataplane/datachannel/wire.py)."""
+
+    DATA_V2 = 1
+    """As the kernel's drivers and OpenVPN 2.4 to 2.7 have it."""
+    EPOCH = 2
+    """OpenVPN 2.7's, with keys that are renewed without a handshake."""
+
+
+COUNTER_BITS: Final = 48
+"""A packet-id of the format EPOCH is epoch << 48 | counter."""
+
+
+@unique
 class KeyLimit(IntEnum):
     """What a data key can run out of."""
 
@@ -119,8 +133,9 @@ class DelReason(IntEnum):
 class Column(IntEnum):
     """Index of a 64-bit word in a row of the statistics page.
 
-    The LAST_ columns hold CLOCK_MONOTONIC in ns, 0 for never. The SENT_ columns hold the packet-ids
-    that the key in the primary and secondary slot has used for sending. Drop counters
+    The LAST_ columns hold CLOCK_MONOTONIC in ns, 0 for never. The SENT_ columns hold the packet-id
+    that the key in the primary and secondary slot used last for sending, 0 for none
+    (in DataFormat EPOCH: epoch << 48 | counter). Drop counters
     follow from DROPS on, one word a DropReason.
     """
 
@@ -148,9 +163,9 @@ class DropReason(IntEnum):
     """Why a packet went no further. rx: from the link to the device; tx: from the device to the link."""
 
     RX_TRUNCATED = 0
-    """Shorter than the 24 bytes that every DATA_V2 packet has."""
+    """Shorter than the 24 bytes that every DATA_V2 packet has, or the 28 of the format EPOCH."""
     RX_OVERSIZED = 1
-    """Longer than the largest MTU (65,463) and the overhead (24)."""
+    """Longer than the largest MTU (65,463) and the largest overhead (28)."""
     RX_NOT_DATA = 2
     """An opcode other than DATA_V2, on a socket that no control plane listens to."""
     RX_UNKNOWN_PEER = 3
@@ -191,5 +206,7 @@ class DropReason(IntEnum):
     """The primary key has sealed as much as AES-GCM may seal with one key; the key was removed."""
     RX_FORGERY_LIMIT = 21
     """More than 2^36 packets were forged for this key; it opens no more."""
+    RX_EPOCH_REJECTED = 22
+    """Of an epoch that lies behind the one before the current, or more than 16 ahead."""
     RX_FLOAT_REFUSED = 24
     """Authentic and newest, but from the endpoint of another peer, which therefore cannot become this one's."""

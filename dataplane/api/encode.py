@@ -13,6 +13,7 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, peer_p
 
 from dataplane.api.enums import (
     CIPHERS,
+    DATA_FORMATS,
     DEL_REASONS,
     DEVICE_STATES,
     FRAGMENTATION_POLICIES,
@@ -130,6 +131,8 @@ def encode_key(view: KeyView) -> key_pb2.Key:
         cipher=CIPHERS[view.cipher],
         key_bits=view.key_bits,
         sent_packet_ids=view.sent_packet_ids,
+        data_format=DATA_FORMATS[view.data_format],
+        send_epoch=view.send_epoch,
     )
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, server_pb2, socket_pb2
+from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, server_pb2, socket_pb2
 
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
 from dataplane.vocabulary import (
     Cipher,
+    DataFormat,
     DatapathKind,
     DelReason,
     FragmentationPolicy,
@@ -29,6 +30,10 @@ MODES: Final = {
 CIPHERS: Final = {
     Cipher.AES_GCM: common_pb2.CIPHER_AES_GCM,
     Cipher.CHACHA20_POLY1305: common_pb2.CIPHER_CHACHA20_POLY1305,
+}
+DATA_FORMATS: Final = {
+    DataFormat.DATA_V2: key_pb2.DATA_FORMAT_DATA_V2,
+    DataFormat.EPOCH: key_pb2.DATA_FORMAT_EPOCH,
 }
 KEY_SLOTS: Final = {
     KeySlot.PRIMARY: common_pb2.KEY_SLOT_PRIMARY,

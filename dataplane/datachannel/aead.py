@@ -122,6 +122,14 @@ class DataKey:
         """Why this DATA_V2 packet of at least 24 bytes need not be opened; None: it may be."""
         return DropReason.RX_FORGERY_LIMIT if self.forged > FORGERIES_MAX else None
 
+    def packet_id_of(self, datagram: bytes) -> int:
+        """The packet-id of a packet of at least 24 bytes."""
+        return int.from_bytes(datagram[4:HEAD_SIZE], "big")
+
+    def accept(self, packet_id: int, now_ns: int) -> DropReason | None:
+        """Takes the packet-id of a packet that was opened; None if it is accepted, else why not."""
+        return self.replay_window.accept(packet_id, now_ns)
+
     def open(self, datagram: bytes) -> bytes | None:
         """The payload of a DATA_V2 packet of at least 24 bytes; None if it is not authentic.
 

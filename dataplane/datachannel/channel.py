@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import Final
 
-from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.deadlines import Deadlines
 from dataplane.datachannel.early_packets import EarlyPackets
+from dataplane.datachannel.key_slots import AnyKey
 from dataplane.datachannel.mss import MssLimits, OwnLimits, limits_of
 from dataplane.datachannel.outcomes import Event, Floated, KeyExhausted, KeyLimitNear, PeerExists, Timers, UnknownPeer
 from dataplane.datachannel.peer import Peer
@@ -145,7 +145,7 @@ class DataChannel:
         peer.own_mss = own
         peer.mss = limits_of(own, self._mss)
 
-    def install_key(self, peer_id: int, slot: KeySlot, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
+    def install_key(self, peer_id: int, slot: KeySlot, key: AnyKey, now_ns: int) -> list[tuple[Peer, bytes]]:
         """Puts a key into a slot, in place of the one there. Raises UnknownPeer.
 
         Gives out the IP packets that came before their key, as open_batch() does.

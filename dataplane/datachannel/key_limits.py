@@ -9,10 +9,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from dataplane.datachannel.wire import EPOCH_MAX
 from dataplane.vocabulary import Cipher
 
 PACKET_ID_WARNING: Final = 0xFF000000
 """OpenVPN's PACKET_ID_WRAP_TRIGGER."""
+
+EPOCH_WARNING: Final = 0xF000
+"""The epoch of sending at which it is time for a new key, as in OpenVPN."""
+
+FUTURE_EPOCHS: Final = 16
+"""Epochs to come that a receiver is ready for, as in OpenVPN."""
+
+LAST_EPOCH: Final = EPOCH_MAX - FUTURE_EPOCHS - 1
+"""The last that a receiver goes on to, and so the last to send in."""
 
 BLOCK_SIZE: Final = 16
 """Bytes of a block of AES."""

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 
 from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.epoch import EpochKey
 from dataplane.vocabulary import Column, KeySlot
+
+AnyKey = DataKey | EpochKey
+"""A key of either data format."""
 
 
 class KeySlots:
@@ -18,12 +22,12 @@ class KeySlots:
     __slots__ = ("_latest", "_row", "primary", "secondary")
 
     def __init__(self, row: MutableSequence[int]) -> None:
-        self.primary: DataKey | None = None
-        self.secondary: DataKey | None = None
-        self._latest: DataKey | None = None  # the key installed last, while it is in a slot
+        self.primary: AnyKey | None = None
+        self.secondary: AnyKey | None = None
+        self._latest: AnyKey | None = None  # the key installed last, while it is in a slot
         self._row = row
 
-    def install(self, slot: KeySlot, key: DataKey) -> None:
+    def install(self, slot: KeySlot, key: AnyKey) -> None:
         """Puts a key into a slot; the one that was there is gone at once."""
         self._put(slot, key)
         self._latest = key
@@ -37,7 +41,7 @@ class KeySlots:
         self.primary, self.secondary = self.secondary, self.primary
         self._count_sent()
 
-    def find(self, key_id: int) -> DataKey | None:
+    def find(self, key_id: int) -> AnyKey | None:
         """The key to open a packet with; if both slots have this key_id, the primary."""
         key = self.primary
         if key is not None and key.key_id == key_id:
@@ -47,7 +51,7 @@ class KeySlots:
             return key
         return None
 
-    def is_newest(self, key: DataKey, packet_id: int) -> bool:
+    def is_newest(self, key: AnyKey, packet_id: int) -> bool:
         """Whether this packet-id, accepted with this key, is of the newest packet the peer sent.
 
         It is not if the key accepted a higher one, or if the peer was already heard with the key installed after it.
@@ -57,7 +61,7 @@ class KeySlots:
         other = self.secondary if key is self.primary else self.primary
         return other is None or other is not self._latest or other.replay_window.highest == 0
 
-    def _put(self, slot: KeySlot, key: DataKey | None) -> None:
+    def _put(self, slot: KeySlot, key: AnyKey | None) -> None:
         if slot == KeySlot.PRIMARY:
             gone, self.primary = self.primary, key
         else:

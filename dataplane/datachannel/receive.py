@@ -7,7 +7,8 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     2. peer, by peer_id or source, in a stream by the stream
                                    -> RX_UNKNOWN_PEER; from here on link_rx counts it
     3. key, by key_id              -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
-    4. AEAD                        -> RX_FORGERY_LIMIT, RX_DECRYPT_FAILED
+    4. epoch, if the key has any   -> RX_TRUNCATED, RX_EPOCH_REJECTED
+       AEAD                        -> RX_FORGERY_LIMIT, RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD
     6. last-received time, endpoint (never of a peer in a stream)
                                    -> RX_FLOAT_REFUSED
@@ -21,15 +22,15 @@ from __future__ import annotations
 from collections.abc import MutableSequence, Sequence
 from typing import Final
 
-from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.early_packets import EarlyPackets
 from dataplane.datachannel.ip_header import source_of
+from dataplane.datachannel.key_slots import AnyKey
 from dataplane.datachannel.mss import clamped
 from dataplane.datachannel.outcomes import Event, Floated, KeyLimitNear
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
-from dataplane.datachannel.wire import DATAGRAM_MAX, HEAD_SIZE, KEEPALIVE, KEY_ID_MAX, OPCODE_DATA_V2, OVERHEAD
+from dataplane.datachannel.wire import DATAGRAM_MAX, KEEPALIVE, KEY_ID_MAX, OPCODE_DATA_V2, OVERHEAD
 from dataplane.vocabulary import PEER_ID_UNDEF, Column, DropReason
 
 # Plain ints, since looking up a member of an enum costs as much as counting.
@@ -73,13 +74,13 @@ class Receiver:
                 opened.append((peer, payload))
         return opened
 
-    def open_early(self, peer: Peer, key: DataKey, now_ns: int) -> list[tuple[Peer, bytes]]:
+    def open_early(self, peer: Peer, key: AnyKey, now_ns: int) -> list[tuple[Peer, bytes]]:
         """The IP packets in what came for this key before it was there."""
         early = self._early.take(peer, key.key_id)
         payloads = [self._open(peer, key, socket_id, datagram, now_ns) for socket_id, datagram in early]
         return [(peer, payload) for payload in payloads if payload is not None]
 
-    def _open(self, peer: Peer, key: DataKey, socket_id: int, datagram: Datagram, now_ns: int) -> bytes | None:
+    def _open(self, peer: Peer, key: AnyKey, socket_id: int, datagram: Datagram, now_ns: int) -> bytes | None:
         """Steps 4 to 9: the IP packet in this one; None if there is none, which is then counted."""
         packet, source, local = datagram
         refusal = key.refusal(packet)
@@ -93,8 +94,8 @@ class Receiver:
             if limit is not None:
                 self._events[KeyLimitNear(peer, key.key_id, limit)] = None
             return None
-        packet_id = int.from_bytes(packet[4:HEAD_SIZE], "big")
-        refusal = key.replay_window.accept(packet_id, now_ns)
+        packet_id = key.packet_id_of(packet)
+        refusal = key.accept(packet_id, now_ns)
         if refusal is not None:
             peer.drop(refusal)
             return None

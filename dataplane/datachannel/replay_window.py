@@ -40,7 +40,7 @@ class ReplayWindow:
         self._expire_ns = 0
 
     def accept(self, packet_id: int, now_ns: int) -> DropReason | None:
-        """Takes the id (0..0xFFFFFFFF) of an authentic packet; None if it is accepted, else why not.
+        """Takes the id (64 bits at most) of an authentic packet; None if it is accepted, else why not.
 
         Call it after authentication only: a forged id must not move the window.
         """

@@ -1,4 +1,4 @@
-"""The DATA_V2 packet: where each field stands and how long it is.
+"""The DATA_V2 packet, in both data formats: where each field stands and how long it is.
 
 Knows the layout (OpenVPN wire protocol, "P_DATA_V2"; the kernel's drivers/net/ovpn/proto.h). Must not know keys,
 peers or what is inside.
@@ -9,7 +9,16 @@ peers or what is inside.
     bytes 8-23   AEAD tag
     bytes 24-    ciphertext
 
-The additional authenticated data are bytes 0-7. The nonce (12 bytes) is packet_id || nonce_tail.
+The additional authenticated data are bytes 0-7. The nonce (12 bytes) is packet_id || nonce_tail. In the format EPOCH
+(OpenVPN 2.7, "Epoch data keys"):
+
+    bytes 0-3    as above
+    bytes 4-11   packet_id, big endian: epoch (16 bits), counter (48)
+    bytes 12-    ciphertext
+    last 16      AEAD tag
+
+The additional authenticated data are bytes 0-11. The nonce is the implicit IV of the epoch (12 bytes), with packet_id
+XORed into its first 8.
 """
 
 from __future__ import annotations
@@ -17,7 +26,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from dataplane.vocabulary import MTU_MAX
+from dataplane.vocabulary import COUNTER_BITS, MTU_MAX
 
 OPCODE_DATA_V2: Final = 9
 KEY_ID_MAX: Final = 7
@@ -34,7 +43,17 @@ NONCE_TAIL_SIZE: Final = 8
 OVERHEAD: Final = HEAD_SIZE + TAG_SIZE
 """Bytes that DATA_V2 adds to a packet; no shorter datagram is a DATA_V2 packet."""
 
-DATAGRAM_MAX: Final = MTU_MAX + OVERHEAD
+NONCE_SIZE: Final = 12
+
+EPOCH_HEAD: Final = struct.Struct(">IQ")
+"""The first word, as in HEAD; epoch << 48 | counter."""
+
+EPOCH_HEAD_SIZE: Final = 12
+EPOCH_OVERHEAD: Final = EPOCH_HEAD_SIZE + TAG_SIZE
+EPOCH_MAX: Final = 0xFFFF
+COUNTER_MAX: Final = (1 << COUNTER_BITS) - 1
+
+DATAGRAM_MAX: Final = MTU_MAX + EPOCH_OVERHEAD
 """The longest DATA_V2 packet in bytes that the largest MTU makes."""
 
 KEEPALIVE: Final = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")

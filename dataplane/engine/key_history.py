@@ -49,8 +49,9 @@ class KeyHistory:
         self._remember(self._decrypt, decrypt)
 
     def _hash(self, cipher_key: bytes, nonce_tail: bytes) -> bytes:
-        # The tail has one length, so that no two pairs are the same bytes.
-        return hashlib.blake2b(cipher_key + nonce_tail, key=self._hash_key, digest_size=_HASH_BYTES).digest()
+        # A secret of the format EPOCH has no tail; with its length in front no two pairs are the same bytes.
+        material = bytes([len(nonce_tail)]) + nonce_tail + cipher_key
+        return hashlib.blake2b(material, key=self._hash_key, digest_size=_HASH_BYTES).digest()
 
     def _remember(self, known: dict[bytes, None], digest: bytes) -> None:
         known[digest] = None

@@ -44,9 +44,11 @@ class Keys:
                     encrypt_nonce_tail=spec.encrypt_nonce_tail,
                     decrypt_key=spec.decrypt_key,
                     decrypt_nonce_tail=spec.decrypt_nonce_tail,
+                    data_format=spec.data_format,
+                    cipher_key_length=spec.key_length,
                 )
             )
-            peer.keys[spec.slot] = InstalledKey(spec.key_id, spec.cipher, key_bits=len(spec.encrypt_key) * 8)
+            peer.keys[spec.slot] = InstalledKey(spec.key_id, spec.cipher, spec.key_length * 8, spec.data_format)
             return self.view(spec.peer_id, spec.slot)
 
     def view(self, peer_id: int, slot: KeySlot) -> KeyView:

@@ -16,7 +16,7 @@ from dataplane.engine.counters import peer_counters, wall_clock_ns
 from dataplane.engine.rows import RowAllocator
 from dataplane.engine.types import IPAddress, IPNetwork, KeyView, PeerCounters, PeerSpec, PeerView
 from dataplane.statistics_page import StatisticsPage
-from dataplane.vocabulary import Cipher, Column, KeySlot
+from dataplane.vocabulary import COUNTER_BITS, Cipher, Column, DataFormat, KeySlot
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class InstalledKey:
     key_id: int
     cipher: Cipher
     key_bits: int
+    data_format: DataFormat
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +64,10 @@ class Peer:
         if key is None:
             return None
         column = Column.SENT_PRIMARY if slot is KeySlot.PRIMARY else Column.SENT_SECONDARY
-        return KeyView(slot, key.key_id, key.cipher, key.key_bits, sent_packet_ids=self.words()[column])
+        send_epoch, sent = 0, self.words()[column]
+        if key.data_format is DataFormat.EPOCH:
+            send_epoch, sent = divmod(sent, 1 << COUNTER_BITS)
+        return KeyView(slot, key.key_id, key.cipher, key.key_bits, sent, key.data_format, send_epoch)
 
 
 class PeerTable:

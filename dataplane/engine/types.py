@@ -12,7 +12,7 @@ from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from dataplane.transport.socket_options import NO_OPTIONS, SocketOptions
-from dataplane.vocabulary import Cipher, DelReason, KeyLimit, KeySlot, Mode, SocketProtocol
+from dataplane.vocabulary import Cipher, DataFormat, DelReason, KeyLimit, KeySlot, Mode, SocketProtocol
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -214,7 +214,11 @@ class PeerView:
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """A key to install. Its repr never shows key bytes."""
+    """A key to install. Its repr never shows key bytes.
+
+    In the format EPOCH, encrypt_key and decrypt_key are the secrets of epoch 1 and the tails are empty. key_length: of
+    the cipher key in bytes, which is then derived.
+    """
 
     device: str
     peer_id: int
@@ -225,17 +229,24 @@ class KeySpec:
     encrypt_nonce_tail: bytes = field(repr=False)
     decrypt_key: bytes = field(repr=False)
     decrypt_nonce_tail: bytes = field(repr=False)
+    key_length: int
+    data_format: DataFormat = DataFormat.DATA_V2
 
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """What is known of an installed key. sent_packet_ids: packet-ids used for sending so far."""
+    """What is known of an installed key.
+
+    sent_packet_ids: packet-ids used for sending so far, in the format EPOCH those of send_epoch, the epoch it sends in.
+    """
 
     slot: KeySlot
     key_id: int
     cipher: Cipher
     key_bits: int
     sent_packet_ids: int
+    data_format: DataFormat = DataFormat.DATA_V2
+    send_epoch: int = 0
 
 
 # Events, in the past tense. `revision` grows by one with each.

@@ -1,10 +1,12 @@
-# A data key: seals and opens DATA_V2 packets in place; twin of dataplane/datachannel/aead.py. One context a direction.
+# A data key: seals and opens DATA_V2 packets in place; twin of dataplane/datachannel/aead.py. Keys with epochs come in
+# here too, and are epoch.pyx's.
 
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 
-from dataplane.fastpath.libcrypto cimport OSSL_PARAM, CipherCalls
-from dataplane.fastpath.replay_window cimport WindowState
-from dataplane.fastpath.span cimport Span
+from dataplane.fastpath.epoch cimport SPARE, accept_in_epoch, epoch_refusal
+from dataplane.fastpath.key_state cimport KeyState
+from dataplane.fastpath.replay_window cimport ACCEPTED, accept
+from dataplane.fastpath.span cimport Span, get32, get64
 
 cdef enum:
     HEAD_SIZE = 8
@@ -14,37 +16,39 @@ cdef enum:
     AEAD_USAGE = 2
     FORGERIES = 3
 
-cdef struct Direction:
-    const CipherCalls* calls
-    void* context  # of libcrypto; key set up once, a packet renews the nonce only
-    uint8_t nonce[12]  # packet_id, nonce tail
-    OSSL_PARAM tag[2]  # where the tag stands, as libcrypto wants to be told, and the end of the list
-
-cdef struct KeyState:
-    uint32_t sent
-    uint32_t first_word
-    uint8_t key_id
-    uint64_t usage  # packets and blocks sealed so far
-    uint64_t usage_max
-    uint64_t forged  # packets that did not open so far
-    uint64_t packet_id_warning  # from where on a warning is due; UINT64_MAX once it was given
-    uint64_t usage_warning
-    uint64_t forgery_warning
-    Direction encrypt
-    Direction decrypt
-    WindowState window
-
-# Takes the next packet-id and makes a DATA_V2 packet to peer_id of the payload that stands from byte OVERHEAD of
-# `datagram` on. False: the key is used up, and the bytes must not be sent; should libcrypto ever refuse, no packet-id is
-# left from then on.
-cdef bint seal(KeyState* key, uint32_t peer_id, Span datagram) noexcept nogil
+# Takes the next packet-id and makes a DATA_V2 packet to peer_id of the payload that stands from byte OVERHEAD of `room`
+# on, with SPARE bytes behind it; the packet begins where the room begins. Its size; 0: the key is used up, and the
+# bytes must not be sent; should libcrypto ever refuse, no packet-id is left from then on.
+cdef size_t seal(KeyState* key, uint32_t peer_id, Span room) noexcept nogil
 # Why seal() refused: a DropReason.
 cdef int end_of(const KeyState* key) noexcept nogil
+# Decrypts a DATA_V2 packet (OVERHEAD bytes at least, and accepted by refusal_of()) in place, and tells where the
+# payload is. False: not authentic; the payload bytes are garbage then, and must not be used. Leaves the replay window
+# alone.
+cdef bint open_packet(KeyState* key, Span datagram, Span* payload) noexcept nogil
+
+cdef uint64_t FORGERIES_MAX
+cdef int FORGERY_LIMIT
+
+
 # Why this packet need not be opened: a DropReason, or ACCEPTED.
-cdef int refusal_of(const KeyState* key, Span datagram) noexcept nogil
-# Decrypts a DATA_V2 packet (OVERHEAD bytes at least) in place, payload from byte OVERHEAD on. False: not authentic; the
-# payload bytes are garbage then, and must not be used. Leaves the replay window alone.
-cdef bint open_packet(KeyState* key, Span datagram) noexcept nogil
+cdef inline int refusal_of(const KeyState* key, Span datagram) noexcept nogil:
+    if key.epochs != NULL:
+        return epoch_refusal(key, datagram)
+    return FORGERY_LIMIT if key.forged > FORGERIES_MAX else ACCEPTED
+
+
+# The packet-id of a packet that refusal_of() accepted.
+cdef inline uint64_t packet_id_of(const KeyState* key, Span datagram) noexcept nogil:
+    return get32(datagram, 4) if key.epochs == NULL else get64(datagram, 4)
+
+
+# Takes the packet-id of a packet that was opened: a DropReason, or ACCEPTED.
+cdef inline int accept_packet(KeyState* key, uint64_t packet_id, uint64_t now_ns) noexcept nogil:
+    if key.epochs != NULL:
+        return accept_in_epoch(key, packet_id, now_ns)
+    return accept(&key.window, packet_id, now_ns)
+
 
 # A limit that the key has come near of, each once; 0 for none.
 cdef inline uint8_t take_warning(KeyState* key) noexcept nogil:

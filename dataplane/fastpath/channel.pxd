@@ -40,8 +40,9 @@ cdef class DataChannel:
     # What stands for all peers; and the first of them, from which PeerState.next leads to all.
     cdef PeerState* everyone(self) noexcept nogil
     cdef PeerState* first_peer(self) noexcept nogil
-    # Seals the IP packet that stands from byte OVERHEAD of `datagram` on, and counts it. False: dropped and counted.
-    cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
+    # Seals the IP packet that stands from byte OVERHEAD of `room` on, with SPARE bytes behind it, and counts it. The
+    # datagram begins where the room begins; its size, 0: dropped and counted.
+    cdef size_t seal_packet(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil
     # Counts an IP packet of `size` bytes that is not to be sealed: no room (TX_QUEUE_FULL), or no key (TX_NO_KEY).
     cdef void refuse_packet(self, PeerState* peer, size_t size) noexcept nogil
     # Counts a packet that was dropped before a peer was known. reason: vocabulary.DropReason.

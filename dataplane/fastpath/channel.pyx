@@ -14,7 +14,7 @@ commands and timers, which the packet path waits for.
 from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from dataplane.fastpath.aead cimport OVERHEAD, DataKey
+from dataplane.fastpath.aead cimport OVERHEAD, SPARE, DataKey
 from dataplane.fastpath.early_packets cimport EarlyPacket, EarlyPackets
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, pack_endpoint, pack_local
 from dataplane.fastpath.events cimport Events
@@ -71,8 +71,8 @@ cdef class DataChannel:
     cdef PeerState* first_peer(self) noexcept nogil:
         return self.peers.first
 
-    cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil:
-        return self.transmitter.seal_packet(peer, datagram, now_ns)
+    cdef size_t seal_packet(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil:
+        return self.transmitter.seal_packet(peer, room, now_ns)
 
     cdef void refuse_packet(self, PeerState* peer, size_t size) noexcept nogil:
         self.transmitter.refuse_packet(peer, size)
@@ -290,11 +290,14 @@ cdef class DataChannel:
         return 0
 
     cdef int _seal_to(self, PeerState* peer, bytes packet, uint64_t now_ns, list sealed, object admits) except -1:
-        cdef bytearray datagram = bytearray(OVERHEAD) + packet
-        if admits is not None and not admits(<Peer>peer.peer, len(datagram)):
+        cdef bytearray room = bytearray(OVERHEAD) + packet + bytes(SPARE)
+        cdef size_t size
+        if admits is not None and not admits(<Peer>peer.peer, OVERHEAD + len(packet)):
             self.refuse_packet(peer, len(packet))
-        elif self.seal_packet(peer, span_of_bytearray(datagram), now_ns):
-            sealed.append((<Peer>peer.peer, bytes(datagram)))
+            return 0
+        size = self.seal_packet(peer, span_of_bytearray(room), now_ns)
+        if size > 0:
+            sealed.append((<Peer>peer.peer, bytes(room[:size])))
         return 0
 
     def _arm(self, Peer peer):

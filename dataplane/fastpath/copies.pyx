@@ -7,7 +7,7 @@ it goes to whom it goes.
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from dataplane.fastpath.aead cimport OVERHEAD
+from dataplane.fastpath.aead cimport OVERHEAD, SPARE
 from dataplane.fastpath.channel cimport DataChannel
 from dataplane.fastpath.peer cimport PeerState
 from dataplane.fastpath.span cimport Span, part, put, span_of
@@ -50,15 +50,16 @@ cdef class Copies:
         self.add(target, NULL, copy, sockets, now_ns)
 
     cdef void _add_one(self, PeerState* peer, Span packet, UdpSockets sockets, uint64_t now_ns) noexcept nogil:
-        cdef size_t size = OVERHEAD + packet.size
-        cdef Span datagram
+        cdef size_t size = OVERHEAD + packet.size + SPARE
+        cdef Span room
         cdef TcpSocket* tcp = self.streams.stream_of(peer)
         if tcp != NULL:
             self.streams.send_packet(tcp, peer, packet, now_ns)
             return
         if not self.sender.trains.has_room(size):
             self.sender.send(sockets, now_ns)
-        datagram = part(self.sender.trains.room(), 0, size)
-        put(datagram, OVERHEAD, packet)
-        if self.channel.seal_packet(peer, datagram, now_ns):
+        room = part(self.sender.trains.room(), 0, size)
+        put(room, OVERHEAD, packet)
+        size = self.channel.seal_packet(peer, room, now_ns)
+        if size > 0:
             self.sender.trains.add(peer, size)

@@ -8,11 +8,11 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport read
 
-from dataplane.fastpath.aead cimport OVERHEAD
+from dataplane.fastpath.aead cimport OVERHEAD, SPARE
 from dataplane.fastpath.channel cimport DataChannel, Peer, PeerState
 from dataplane.fastpath.copies cimport Copies
 from dataplane.fastpath.ip_header cimport dscp_of
-from dataplane.fastpath.span cimport Span, behind, part, span_of
+from dataplane.fastpath.span cimport Span, part, span_of
 from dataplane.fastpath.split cimport begin_split, next_segment
 from dataplane.fastpath.tcp_send cimport TcpSender
 from dataplane.fastpath.tcp_socket cimport TcpSocket, TcpSockets
@@ -63,29 +63,37 @@ cdef class DeviceToLink:
     cdef void _move_frame(self, Span frame, UdpSockets sockets, uint64_t now_ns) noexcept nogil:
         cdef PeerState* peer = NULL
         cdef TcpSocket* tcp = NULL
-        cdef Span datagram
         cdef uint8_t tos = 0
+        cdef Span room
+        cdef Span packet
+        cdef size_t size
         if not begin_split(&self.split, frame):
             self.channel.drop_on_device(BAD_VIRTIO_HEADER)
             return
         while self.split.left > 0:
-            if not self.sender.trains.has_room(OVERHEAD + self.split.next_size):
+            size = OVERHEAD + self.split.next_size + SPARE
+            if not self.sender.trains.has_room(size):
                 self.sender.send(sockets, now_ns)
-            datagram = part(self.sender.trains.room(), 0, OVERHEAD + self.split.next_size)
-            next_segment(&self.split, behind(datagram, OVERHEAD))
+            room = part(self.sender.trains.room(), 0, size)
+            packet = part(room, OVERHEAD, self.split.next_size)
+            next_segment(&self.split, packet)
             # All segments have one destination, and one TOS; if it is nobody's, each of them is counted.
             if peer == NULL:
-                peer = self.channel.route(behind(datagram, OVERHEAD))
+                peer = self.channel.route(packet)
                 if peer != NULL and peer != self.copies.everyone:
                     tcp = self.streams.stream_of(peer)
                     if sockets.copying > 0 and copies_dscp(sockets.find(peer.socket_id)):
-                        tos = dscp_of(behind(datagram, OVERHEAD))
+                        tos = dscp_of(packet)
+            if peer == NULL:
+                continue
             if peer == self.copies.everyone:
-                self.copies.add_from_room(peer, behind(datagram, OVERHEAD), sockets, now_ns)
+                self.copies.add_from_room(peer, packet, sockets, now_ns)
             elif tcp != NULL:
-                self.streams.send_packet(tcp, peer, behind(datagram, OVERHEAD), now_ns)
-            elif peer != NULL and self.channel.seal_packet(peer, datagram, now_ns):
-                self.sender.trains.add(peer, datagram.size, tos)
+                self.streams.send_packet(tcp, peer, packet, now_ns)
+            else:
+                size = self.channel.seal_packet(peer, room, now_ns)
+                if size > 0:
+                    self.sender.trains.add(peer, size, tos)
 
     def admits(self, Peer peer not None, size):
         """Whether a packet of `size` bytes, sealed, can be sent to a peer; a socket of datagrams never says no."""

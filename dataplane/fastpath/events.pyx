@@ -1,7 +1,7 @@
 """What happens to peers on the packet path, until Python asks for it.
 
-Knows that a peer floated, or that a key of it was used up or soon will be, and in which order. Must not know how that came about.
-Noting takes neither the GIL nor memory: room for all that can wait is made when a peer is added.
+Knows that a peer floated, or that a key of it was used up or soon will be, and in which order. Must not know how that
+came about. Noting takes neither the GIL nor memory: room for all that can wait is made when a peer is added.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc

@@ -1,7 +1,7 @@
 # The two key slots of a peer: the primary key seals, both open; twin of dataplane/datachannel/key_slots.py.
 
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from dataplane.fastpath.aead cimport DataKey, KeyState
 from dataplane.fastpath.row cimport SENT_PRIMARY, SENT_SECONDARY, Row
@@ -37,7 +37,7 @@ cdef inline KeyState* find_key(const Slots* slots, uint8_t key_id) noexcept nogi
 
 # Whether this packet-id, accepted with this key, is of the newest packet the peer sent. It is not if the key accepted a
 # higher one, or if the peer was already heard with the key installed after it.
-cdef inline bint is_newest(const Slots* slots, const KeyState* key, uint32_t packet_id) noexcept nogil:
+cdef inline bint is_newest(const Slots* slots, const KeyState* key, uint64_t packet_id) noexcept nogil:
     cdef KeyState* other = slots.secondary if key == slots.primary else slots.primary
     if packet_id != key.window.highest:
         return False

@@ -7,7 +7,7 @@ The packet path reads the pointers and may empty the primary slot, both without 
 while no packet is on its way.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from dataplane.fastpath.aead cimport DataKey, KeyState
 from dataplane.fastpath.row cimport Row
@@ -56,7 +56,7 @@ cdef class KeySlots:
             return None
         return self.primary_key if key == self.slots.primary else self.secondary_key
 
-    def is_newest(self, DataKey key not None, uint32_t packet_id):
+    def is_newest(self, DataKey key not None, uint64_t packet_id):
         """Whether this packet-id, accepted with this key, is of the newest packet the peer sent."""
         return is_newest(&self.slots, &key.state, packet_id)
 

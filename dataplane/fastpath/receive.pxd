@@ -33,6 +33,6 @@ cdef class Receiver:
                        const LocalAddress* local, uint64_t now_ns, Span* packet) noexcept nogil
     # private
     cdef PeerState* _find_peer(self, uint32_t socket_id, Span datagram, const Endpoint* source) noexcept nogil
-    cdef bint _learn_endpoint(self, PeerState* peer, KeyState* key, uint32_t packet_id, uint32_t socket_id,
+    cdef bint _learn_endpoint(self, PeerState* peer, KeyState* key, uint64_t packet_id, uint32_t socket_id,
                               const Endpoint* source, const LocalAddress* local) noexcept nogil
     cdef bint _check_inner(self, PeerState* peer, Span payload) noexcept nogil

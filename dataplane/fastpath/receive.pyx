@@ -7,7 +7,9 @@ dataplane/datachannel/receive.py. A packet is decrypted where it stands.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from dataplane.fastpath.aead cimport OVERHEAD, KeyState, open_packet, refusal_of, take_warning
+from dataplane.fastpath.aead cimport (
+    OVERHEAD, KeyState, accept_packet, open_packet, packet_id_of, refusal_of, take_warning,
+)
 from dataplane.fastpath.early_packets cimport EarlyPackets
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, same_endpoint
 from dataplane.fastpath.events cimport FLOATED, Events, nearness_of
@@ -16,9 +18,9 @@ from dataplane.fastpath.key_slots cimport find_key, is_newest
 from dataplane.fastpath.mss cimport clamp_mss
 from dataplane.fastpath.peer cimport PeerState, packets_dropped
 from dataplane.fastpath.peer_table cimport PeerTable
-from dataplane.fastpath.replay_window cimport ACCEPTED, accept
+from dataplane.fastpath.replay_window cimport ACCEPTED
 from dataplane.fastpath.row cimport LAST_RX_NS, LINK_RX_BYTES, Row, count_drops, count_traffic
-from dataplane.fastpath.span cimport Span, behind, equal, get8, get32, span_of
+from dataplane.fastpath.span cimport Span, equal, get8, get32, span_of
 
 from dataplane.datachannel import wire
 from dataplane.vocabulary import PEER_ID_UNDEF as _PEER_ID_UNDEF
@@ -67,20 +69,21 @@ cdef class Receiver:
 
     cdef Received open(self, PeerState* peer, KeyState* key, uint32_t socket_id, Span datagram, const Endpoint* source,
                        const LocalAddress* local, uint64_t now_ns, Span* packet) noexcept nogil:
-        cdef uint32_t packet_id = get32(datagram, 4)
-        cdef Span payload = behind(datagram, OVERHEAD)
+        cdef uint64_t packet_id
+        cdef Span payload
         cdef int refusal = refusal_of(key, datagram)
         cdef uint8_t limit
         if refusal != ACCEPTED:
             packets_dropped(peer, refusal, 1)
             return RECEIVED_NOTHING
-        if not open_packet(key, datagram):
+        if not open_packet(key, datagram, &payload):
             packets_dropped(peer, DECRYPT_FAILED, 1)
             limit = take_warning(key)
             if limit:
                 self.events.note(peer, nearness_of(key.key_id, limit))
             return RECEIVED_NOTHING
-        refusal = accept(&key.window, packet_id, now_ns)
+        packet_id = packet_id_of(key, datagram)
+        refusal = accept_packet(key, packet_id, now_ns)
         if refusal != ACCEPTED:
             packets_dropped(peer, refusal, 1)
             return RECEIVED_NOTHING
@@ -116,7 +119,7 @@ cdef class Receiver:
         count_drops(self.device.words, reason, 1)
         return NULL
 
-    cdef bint _learn_endpoint(self, PeerState* peer, KeyState* key, uint32_t packet_id, uint32_t socket_id,
+    cdef bint _learn_endpoint(self, PeerState* peer, KeyState* key, uint64_t packet_id, uint32_t socket_id,
                               const Endpoint* source, const LocalAddress* local) noexcept nogil:
         """False: the endpoint is another peer's. OpenVPN, too, gives no client the address of another."""
         cdef PeerState* holder

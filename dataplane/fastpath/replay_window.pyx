@@ -7,7 +7,7 @@ The ids stand in a ring of more words than a window touches (33 at most), so tha
 the words that it enters.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from dataplane.vocabulary import DropReason
 
@@ -22,7 +22,7 @@ cdef int REPLAYED = DropReason.RX_REPLAYED
 cdef int TOO_OLD = DropReason.RX_TOO_OLD
 
 
-cdef int accept(WindowState* window, uint32_t packet_id, uint64_t now_ns) noexcept nogil:
+cdef int accept(WindowState* window, uint64_t packet_id, uint64_t now_ns) noexcept nogil:
     cdef uint64_t* word = &window.seen[packet_id // WORD_BITS % RING_WORDS]
     cdef uint64_t bit = <uint64_t>1 << packet_id % WORD_BITS
     if packet_id == 0:
@@ -40,9 +40,9 @@ cdef int accept(WindowState* window, uint32_t packet_id, uint64_t now_ns) noexce
     return ACCEPTED
 
 
-cdef inline void advance(WindowState* window, uint32_t packet_id) noexcept nogil:
-    cdef uint32_t entered = packet_id // WORD_BITS
-    cdef uint32_t word = window.highest // WORD_BITS
+cdef inline void advance(WindowState* window, uint64_t packet_id) noexcept nogil:
+    cdef uint64_t entered = packet_id // WORD_BITS
+    cdef uint64_t word = window.highest // WORD_BITS
     if entered - word > RING_WORDS:
         word = entered - RING_WORDS
     while word < entered:
@@ -62,7 +62,7 @@ cdef class ReplayWindow:
         """The newest id accepted, 0 for none."""
         return self.state.highest
 
-    def accept(self, uint32_t packet_id, uint64_t now_ns):
-        """Takes the id (0..0xFFFFFFFF) of an authentic packet; None if it is accepted, else why not."""
+    def accept(self, uint64_t packet_id, uint64_t now_ns):
+        """Takes the id (64 bits at most) of an authentic packet; None if it is accepted, else why not."""
         reason = accept(self.state, packet_id, now_ns)
         return None if reason == ACCEPTED else DropReason(reason)

@@ -5,7 +5,7 @@
 # line: an access out of bounds is a fault of this package, never of a packet, and ends the process (the daemon starts
 # another worker) instead of touching memory that is not the packet's.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
@@ -41,12 +41,18 @@ cdef extern from *:
     static inline uint32_t ovpn_get32(ovpn_span s, size_t i) {
         uint32_t v; memcpy(&v, ovpn_checked(s, i, 4), 4); return be32toh(v);
     }
+    static inline uint64_t ovpn_get64(ovpn_span s, size_t i) {
+        uint64_t v; memcpy(&v, ovpn_checked(s, i, 8), 8); return be64toh(v);
+    }
     static inline void ovpn_put8(ovpn_span s, size_t i, uint8_t v) { *ovpn_checked(s, i, 1) = v; }
     static inline void ovpn_put16(ovpn_span s, size_t i, uint16_t v) {
         v = htobe16(v); memcpy(ovpn_checked(s, i, 2), &v, 2);
     }
     static inline void ovpn_put32(ovpn_span s, size_t i, uint32_t v) {
         v = htobe32(v); memcpy(ovpn_checked(s, i, 4), &v, 4);
+    }
+    static inline void ovpn_put64(ovpn_span s, size_t i, uint64_t v) {
+        v = htobe64(v); memcpy(ovpn_checked(s, i, 8), &v, 8);
     }
     static inline void ovpn_put(ovpn_span s, size_t i, ovpn_span from) {
         if (from.size) memcpy(ovpn_checked(s, i, from.size), from.at, from.size);
@@ -69,9 +75,11 @@ cdef extern from *:
     uint8_t get8 "ovpn_get8"(Span s, size_t at) noexcept nogil
     uint16_t get16 "ovpn_get16"(Span s, size_t at) noexcept nogil
     uint32_t get32 "ovpn_get32"(Span s, size_t at) noexcept nogil
+    uint64_t get64 "ovpn_get64"(Span s, size_t at) noexcept nogil
     void put8 "ovpn_put8"(Span s, size_t at, uint8_t value) noexcept nogil
     void put16 "ovpn_put16"(Span s, size_t at, uint16_t value) noexcept nogil
     void put32 "ovpn_put32"(Span s, size_t at, uint32_t value) noexcept nogil
+    void put64 "ovpn_put64"(Span s, size_t at, uint64_t value) noexcept nogil
     # copies `source` to `at`; the two must not overlap
     void put "ovpn_put"(Span s, size_t at, Span source) noexcept nogil
     bint equal "ovpn_equal"(Span a, Span b) noexcept nogil

@@ -4,7 +4,7 @@ Knows the order of the steps. Must not know the TUN, nor how a queue is written.
 packet-id that was spent must be sent, since over TCP they have no gaps.
 """
 
-from dataplane.fastpath.aead cimport OVERHEAD
+from dataplane.fastpath.aead cimport OVERHEAD, SPARE
 from dataplane.fastpath.span cimport put
 from dataplane.fastpath.tcp_framing cimport packet_room, packet_written
 from dataplane.fastpath.tcp_socket cimport break_stream, flush, tcp_admits
@@ -27,18 +27,20 @@ cdef class TcpSender:
         return tcp_admits(tcp, size)
 
     cdef void send_packet(self, TcpSocket* tcp, PeerState* peer, Span packet, uint64_t now_ns) noexcept nogil:
-        cdef Span datagram
+        cdef Span room
+        cdef size_t size
         self.streams.touch(tcp)
         if not self.is_admitted(tcp, OVERHEAD + packet.size):
             self.channel.refuse_packet(peer, packet.size)
             return
-        datagram = packet_room(&tcp.queue, OVERHEAD + packet.size)
-        if datagram.size == 0:
+        room = packet_room(&tcp.queue, OVERHEAD + packet.size + SPARE)
+        if room.size == 0:
             self.channel.refuse_packet(peer, packet.size)
             return
-        put(datagram, OVERHEAD, packet)
-        if self.channel.seal_packet(peer, datagram, now_ns):
-            packet_written(&tcp.queue, datagram.size)
+        put(room, OVERHEAD, packet)
+        size = self.channel.seal_packet(peer, room, now_ns)
+        if size > 0:
+            packet_written(&tcp.queue, size)
 
     cdef void send_sealed(self, TcpSocket* tcp, Span datagram) noexcept nogil:
         cdef Span room

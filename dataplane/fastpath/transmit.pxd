@@ -21,10 +21,10 @@ cdef class Transmitter:
     # Where a packet of a peer goes without seeing the device; see DataChannel.relay_target.
     cdef PeerState* relay_target(self, Span packet) noexcept nogil
     # Seals an IP packet in place; see DataChannel.seal_packet.
-    cdef bint seal_packet(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
+    cdef size_t seal_packet(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil
     # Counts an IP packet of `size` bytes that is not sealed since no more is admitted; see DataChannel.refuse_packet.
     cdef void refuse_packet(self, PeerState* peer, size_t size) noexcept nogil
     # A keepalive to this peer, which vpn_tx does not count; None if it cannot be sealed or is not admitted: no drop.
     cdef bytes seal_keepalive(self, Peer peer, uint64_t now_ns, object admits)
     # private
-    cdef bint _seal(self, PeerState* peer, Span datagram, uint64_t now_ns) noexcept nogil
+    cdef size_t _seal(self, PeerState* peer, Span room, uint64_t now_ns) noexcept nogil

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from msgspec import UNSET
 
 from dataplane.datachannel.keepalive import Keepalive
-from dataplane.datachannel.key_direction import KeyDirection
+from dataplane.datachannel.key_direction import EpochSecret, KeyDirection
 from dataplane.datachannel.mss import MssLimits
 from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
 from dataplane.messages import (
@@ -42,7 +42,7 @@ from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.tcp import TcpTransport
 from dataplane.transport.tcp_socket import NotAControlStream
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, KeySlot, Mode
+from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, DataFormat, KeySlot, Mode
 from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
@@ -211,6 +211,13 @@ class _DeviceCommands:
             self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
 
     def _data_key(self, command: InstallKey) -> Any:
+        if DataFormat(command.data_format) is DataFormat.EPOCH:
+            return self._datapath.epoch_key(
+                command.key_id,
+                Cipher(command.cipher),
+                encrypt_dir=EpochSecret(command.encrypt_key, command.cipher_key_length),
+                decrypt_dir=EpochSecret(command.decrypt_key, command.cipher_key_length),
+            )
         return self._datapath.data_key(
             command.key_id,
             Cipher(command.cipher),

@@ -124,6 +124,7 @@ class Datapath:
     data_channel: Callable[[Mode, MutableSequence[int]], DataChannel]
     peer: Callable[..., Peer]
     data_key: Callable[..., Any]
+    epoch_key: Callable[..., Any]
     packet_path: Callable[[Any, int, int], PacketPath]
 
 
@@ -132,11 +133,12 @@ def load_datapath(kind: DatapathKind) -> Datapath:
     if kind is DatapathKind.PYTHON:
         from dataplane.datachannel.aead import DataKey
         from dataplane.datachannel.channel import DataChannel as ReadableChannel
+        from dataplane.datachannel.epoch import EpochKey
         from dataplane.datachannel.peer import Peer as ReadablePeer
         from dataplane.worker.packet_path import PacketPath as ReadablePath
 
-        return Datapath(ReadableChannel, ReadablePeer, DataKey, ReadablePath)
+        return Datapath(ReadableChannel, ReadablePeer, DataKey, EpochKey, ReadablePath)
     channel = import_module("dataplane.fastpath.channel")
     aead = import_module("dataplane.fastpath.aead")
     path = import_module("dataplane.fastpath.packet_path")
-    return Datapath(channel.DataChannel, channel.Peer, aead.DataKey, path.PacketPath)
+    return Datapath(channel.DataChannel, channel.Peer, aead.DataKey, aead.DataKey, path.PacketPath)

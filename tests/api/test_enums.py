@@ -7,12 +7,12 @@ from enum import Enum
 
 import pytest
 from google.protobuf.descriptor import EnumDescriptor
-from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, server_pb2, socket_pb2
+from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, server_pb2, socket_pb2
 
 from dataplane.api import enums
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeyLimit, KeySlot, Mode, SocketProtocol
+from dataplane.vocabulary import Cipher, DataFormat, DatapathKind, DelReason, KeyLimit, KeySlot, Mode, SocketProtocol
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from dataplane.vocabulary import Cipher, DatapathKind, DelReason, KeyLimit, KeyS
         (Mode, enums.MODES, common_pb2.DeviceMode.DESCRIPTOR),
         (Cipher, enums.CIPHERS, common_pb2.Cipher.DESCRIPTOR),
         (KeySlot, enums.KEY_SLOTS, common_pb2.KeySlot.DESCRIPTOR),
+        (DataFormat, enums.DATA_FORMATS, key_pb2.DataFormat.DESCRIPTOR),
         (KeyLimit, enums.KEY_LIMITS, event_pb2.KeyLimit.DESCRIPTOR),
         (DelReason, enums.DEL_REASONS, common_pb2.DelReason.DESCRIPTOR),
         (DeviceState, enums.DEVICE_STATES, device_pb2.DeviceState.DESCRIPTOR),

@@ -69,7 +69,13 @@ async def test_what_was_installed_is_told_without_the_key(api: Api, cipher: comm
         decrypt__cipher_key=DECRYPT_KEY[:length],
     )
     key = (await api.keys.InstallKey(request)).key
-    assert key == key_pb2.Key(slot=SECONDARY, key_id=7, cipher=cipher, key_bits=8 * length)
+    assert key == key_pb2.Key(
+        slot=SECONDARY,
+        key_id=7,
+        cipher=cipher,
+        key_bits=8 * length,
+        data_format=key_pb2.DATA_FORMAT_DATA_V2,
+    )
     assert (await api.keys.GetKey(get(SECONDARY))).key == key
 
 

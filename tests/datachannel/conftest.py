@@ -19,6 +19,7 @@ from dataplane.datachannel.key_direction import KeyDirection
 from dataplane.datachannel.peer import Peer
 from dataplane.statistics_page import drops_of
 from dataplane.vocabulary import ROW_WORDS, Cipher, DropReason, KeySlot, Mode
+from tests.datachannel.epoch_far_end import EpochFarEnd
 from tests.datachannel.implementations import Implementation, compiled, readable
 
 HOME: SockAddr = ("198.51.100.1", 1194)
@@ -104,6 +105,12 @@ class Tunnel:
         """Installs a new key; its far end."""
         far = FarEnd(self._implementation.data_key, key_id, seed=1000 * peer_id + 10 * key_id + slot)
         self.channel.install_key(peer_id, slot, far.data_key(), 0)
+        return far
+
+    def install_epochs(self, slot: KeySlot, key_id: int) -> EpochFarEnd:
+        """Installs a new key of the format EPOCH for the first peer; its far end."""
+        far = EpochFarEnd(self._implementation.epoch_key, key_id=key_id)
+        self.channel.install_key(1, slot, far.data_key(), 0)
         return far
 
     def wait_for_keys(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel
 from dataplane.datachannel.datagram import SockAddr
+from dataplane.datachannel.epoch import EpochKey
 from dataplane.datachannel.ip_header import destination_of, dscp_of, source_of
 from dataplane.datachannel.key_slots import KeySlots
 from dataplane.datachannel.mss import MssLimits, clamped
@@ -27,6 +28,7 @@ class Implementation:
     data_channel: type[DataChannel]
     peer: type[Peer]
     data_key: type[DataKey]
+    epoch_key: type[EpochKey]
     replay_window: type[ReplayWindow]
     key_slots: type[KeySlots]
     peer_table: type[PeerTable]
@@ -46,6 +48,7 @@ def readable() -> Implementation:
         data_channel=DataChannel,
         peer=Peer,
         data_key=DataKey,
+        epoch_key=EpochKey,
         replay_window=ReplayWindow,
         key_slots=KeySlots,
         peer_table=PeerTable,
@@ -70,6 +73,7 @@ def compiled() -> Implementation:
         data_channel=part("channel").DataChannel,
         peer=part("channel").Peer,
         data_key=part("aead").DataKey,
+        epoch_key=part("aead").DataKey,
         replay_window=part("replay_window").ReplayWindow,
         key_slots=part("key_slots").KeySlots,
         peer_table=part("peer_table").PeerTable,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.datachannel.outcomes import Floated
-from dataplane.datachannel.wire import KEEPALIVE
+from dataplane.datachannel.wire import DATAGRAM_MAX, KEEPALIVE
 from dataplane.vocabulary import PEER_ID_UNDEF, Column, DropReason, KeySlot, Mode
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def test_other_opcodes_are_not_data(make: Maker, tunnel: Tunnel, opcode: int) ->
 
 
 def test_longest_possible_packet_passes_and_one_byte_more_is_oversized(make: Maker, tunnel: Tunnel) -> None:
-    longest = make.inbound + bytes(65463 - len(make.inbound))
+    longest = make.inbound + bytes(DATAGRAM_MAX - 24 - len(make.inbound))
     assert tunnel.receive(tunnel.far.seal(longest), tunnel.far.seal(longest + b"\0")) == [longest]
     assert tunnel.device_drops == {DropReason.RX_OVERSIZED: 1}
 

@@ -21,7 +21,7 @@ def test_overhead_is_the_kernels() -> None:
 
 
 def test_longest_datagram_carries_the_largest_mtu() -> None:
-    assert wire.DATAGRAM_MAX == 65463 + 24
+    assert wire.DATAGRAM_MAX == 65463 + 28
 
 
 def test_keepalive_is_openvpns_ping_string() -> None:

@@ -387,6 +387,7 @@ def key_spec(peer_id: int, slot: KeySlot = KeySlot.PRIMARY, key_id: int = 0, *, 
         encrypt_nonce_tail=secrets.token_bytes(8),
         decrypt_key=secrets.token_bytes(bits // 8),
         decrypt_nonce_tail=secrets.token_bytes(8),
+        key_length=bits // 8,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dataplane import messages
 from dataplane.engine.engine import Engine
 from dataplane.engine.types import EngineError, ErrorKind, KeyLimitNear, KeySwapNeeded, KeyView
 from dataplane.messages import DeleteKey, InstallKey, KeyExhausted, SwapKeys
-from dataplane.vocabulary import Cipher, Column, KeyLimit, KeySlot
+from dataplane.vocabulary import Cipher, Column, DataFormat, KeyLimit, KeySlot
 from tests.engine.conftest import FakeLauncher, key_spec, make_ready, next_event, peer_spec
 
 
@@ -160,3 +162,22 @@ async def test_a_limit_that_is_near_is_told_and_leaves_the_key(
         event = await next_event(watch)
     assert event == KeyLimitNear(engine_with_peer.revision, "d", 1, 6, KeyLimit.AEAD_USAGE)
     assert key_ids(engine_with_peer) == (6, None)
+
+
+async def test_an_epoch_key_goes_to_the_worker_and_shows_its_epoch(
+    engine_with_peer: Engine, launcher: FakeLauncher
+) -> None:
+    spec = replace(
+        key_spec(1),
+        data_format=DataFormat.EPOCH,
+        key_length=16,
+        encrypt_nonce_tail=b"",
+        decrypt_nonce_tail=b"",
+    )
+    await engine_with_peer.install_key(spec)
+    command = launcher.worker.keys[1, 0]
+    assert (command.data_format, command.cipher_key_length) == (DataFormat.EPOCH, 16)
+    launcher.worker.count(1, Column.SENT_PRIMARY, 5 << 48 | 77)
+    assert engine_with_peer.get_key("d", 1, KeySlot.PRIMARY) == KeyView(
+        KeySlot.PRIMARY, 0, Cipher.AES_GCM, 128, sent_packet_ids=77, data_format=DataFormat.EPOCH, send_epoch=5
+    )

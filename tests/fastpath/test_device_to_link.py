@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataplane.fastpath.aead import DataKey
 from dataplane.fastpath.device_to_link import DeviceToLink
 from dataplane.fastpath.udp_socket import UdpSockets
 from dataplane.tun.split import split
 from dataplane.tun.virtio import GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, VirtioHeader
-from dataplane.vocabulary import Column, DropReason, Mode, RouteTarget
+from dataplane.vocabulary import Column, DropReason, KeySlot, Mode, RouteTarget
+from tests.datachannel.epoch_far_end import EpochFarEnd
 from tests.fastpath.tunnel import SOCKET_ID, Tunnel, tunnel
 from tests.tun.packets import ADDRESSES, TCP, UDP, Packet
 
@@ -69,6 +71,18 @@ def test_segments_of_a_frame_reach_their_peer_as_readable_python_splits_it(size:
         assert far.hear(len(segments_of(frame))) == segments_of(frame)
         assert far.hears_nothing_more()
         assert far.drops == {}
+
+
+def test_segments_are_sealed_in_the_format_with_epochs_too() -> None:
+    frames = [tcp_frame(bytes([number]) * 65_000, 1368) for number in range(10)]
+    epochs = EpochFarEnd(DataKey)
+    with tunnel() as near:
+        far = near.add_peer()
+        near.channel.install_key(1, KeySlot.PRIMARY, epochs.data_key(), 0)
+        moved(near, frames)
+        opened = [epochs.open(far.udp.recv(65535)) for _ in range(480)]
+        assert [packet for *_, packet in opened] == [segment for frame in frames for segment in segments_of(frame)]
+        assert [counter for _, _, counter, _ in opened] == list(range(1, 481))
 
 
 def test_more_than_there_is_room_for_is_sent_in_turn() -> None:

@@ -53,7 +53,7 @@ def test_jump_forgets_and_keeps_what_the_readable_one_does(start: int, jump: int
         assert window.accept(packet_id, 0) is readable.accept(packet_id, 0)
 
 
-@pytest.mark.parametrize("packet_id", [-1, PACKET_ID_MAX + 1])
+@pytest.mark.parametrize("packet_id", [-1, 1 << 64])
 def test_what_is_no_packet_id_is_an_error(packet_id: int) -> None:
     with pytest.raises(OverflowError):
         ReplayWindow().accept(packet_id, 0)

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from msgspec import UNSET
 
+from dataplane.datachannel.epoch import EpochKey
 from dataplane.messages import (
     AddPeer,
     AddSocket,
@@ -23,7 +24,8 @@ from dataplane.messages import (
     UpdatePeer,
 )
 from dataplane.transport.udp_socket import bind_udp
-from dataplane.vocabulary import Cipher, Column, DropReason, KeySlot, Mode
+from dataplane.vocabulary import Cipher, Column, DataFormat, DropReason, KeySlot, Mode
+from tests.datachannel.epoch_far_end import EpochFarEnd
 from tests.tun.conftest import udp_in
 from tests.worker.conftest import ROWS, Device, Worker, install_key
 
@@ -86,6 +88,9 @@ REFUSED: list[tuple[str, Command]] = [
     ("INTERNAL", bad_key(cipher=0)),
     ("INTERNAL", bad_key(decrypt_nonce_tail=bytes(7))),
     ("INTERNAL", key_of_another_length()),
+    ("INTERNAL", bad_key(data_format=3)),
+    ("INTERNAL", bad_key(data_format=DataFormat.EPOCH, cipher_key_length=31)),
+    ("INTERNAL", bad_key(data_format=DataFormat.EPOCH, cipher_key_length=32, decrypt_key=bytes(31))),
 ]
 
 
@@ -294,6 +299,28 @@ def test_aes_key_of_every_length_is_installed(device: Device, length: int) -> No
 def test_chacha20_poly1305_key_is_installed(device: Device) -> None:
     device.add_peer(1)
     device.worker.do(bad_key(slot=1, cipher=Cipher.CHACHA20_POLY1305))
+
+
+def test_key_with_epochs_carries_packets_both_ways(device: Device) -> None:
+    far = device.add_peer(1)
+    epochs = EpochFarEnd(EpochKey, key_id=5)
+    ours, theirs = epochs.secrets
+    device.worker.do(
+        bad_key(
+            key_id=5,
+            encrypt_key=ours,
+            decrypt_key=theirs,
+            encrypt_nonce_tail=b"",
+            decrypt_nonce_tail=b"",
+            data_format=DataFormat.EPOCH,
+            cipher_key_length=32,
+        )
+    )
+    far.send_raw(epochs.seal(device.packet_from(far, b"hello"), 2, 1))
+    assert device.application.recv(100) == b"hello"
+    device.say(b"answer", to=far.vpn_ipv4)
+    peer_id, epoch, counter, packet = epochs.open(far.udp.recv(65535))
+    assert (peer_id, epoch, counter, packet[28:]) == (1, 2, 1, b"answer")
 
 
 def test_sent_packet_ids_move_with_their_key(device: Device) -> None:

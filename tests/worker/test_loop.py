@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from dataplane.datachannel.aead import DataKey
+from dataplane.datachannel.epoch import EpochKey
 from dataplane.datachannel.peer import Peer
 from dataplane.messages import (
     Configure,
@@ -118,7 +119,7 @@ class ScriptedPath:
 
 def test_what_a_command_brought_about_is_told_in_the_same_round() -> None:
     path: Any = ScriptedPath()
-    datapath = Datapath(lambda *_: path, Peer, DataKey, lambda *_: path)
+    datapath = Datapath(lambda *_: path, Peer, DataKey, EpochKey, lambda *_: path)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     loop = Loop(CommandChannel(theirs.detach()), datapath)
     page_fd = StatisticsPage.create_memfd(ROWS)
