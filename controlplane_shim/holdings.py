@@ -223,11 +223,23 @@ class Holdings:
             case "peer_floated":
                 self._on_floated(device, event.peer_floated)
             case "key_swap_needed":
-                used_up = event.key_swap_needed
-                self._log.warning("key used up", device=device.name, peer_id=used_up.peer_id, key_id=used_up.key_id)
-                self.tell(KeySwapNotice(device.family, device.ifindex, used_up.peer_id, used_up.key_id))
+                self._on_key_used_up(device, event.key_swap_needed)
+            case "key_limit_near":
+                # In time, so that OpenVPN has a new key before this one ends.
+                near = event.key_limit_near
+                self.tell(KeySwapNotice(device.family, device.ifindex, near.peer_id, near.key_id))
             case _:
                 pass
+
+    def _on_key_used_up(self, device: Device, used_up: event_pb2.KeySwapNeeded) -> None:
+        self._log.warning("key used up", device=device.name, peer_id=used_up.peer_id, key_id=used_up.key_id)
+        peer = device.peers.get(used_up.peer_id)
+        if device.family is Family.OVPN_DCO_V2 and peer is not None:
+            # The family has no notice by which OpenVPN would renegotiate; without one nothing passes for up to an hour.
+            self.delete_peer(device, peer.peer_id)
+            self.lose(device, peer, DelReason.TRANSPORT_ERROR)
+            return
+        self.tell(KeySwapNotice(device.family, device.ifindex, used_up.peer_id, used_up.key_id))
 
     def _on_floated(self, device: Device, floated: event_pb2.PeerFloated) -> None:
         if floated.peer_id in device.peers:

@@ -67,7 +67,8 @@ class NewLink:
 class NewPeer:
     """A new peer; socket_fd is a number in the caller's file table.
 
-    remote may be None for TCP, where it means nothing. Keepalives in seconds, both or neither.
+    remote may be None for TCP, where it means nothing. Keepalives in seconds, both or neither. tx_id: the peer-id on
+    packets to it, None for its own.
     """
 
     ifindex: int
@@ -79,6 +80,7 @@ class NewPeer:
     vpn_ipv6: IPv6Address | None
     keepalive_interval: int | None = None
     keepalive_timeout: int | None = None
+    tx_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class SetPeer:
     local: IPv4Address | IPv6Address | None = None
     vpn_ipv4: IPv4Address | None = None
     vpn_ipv6: IPv6Address | None = None
+    tx_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +172,10 @@ Operation = GetFamily | GetPolicy | NewLink | PeerOperation
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """What GET_PEER tells. Counters as the kernel's; keepalives in seconds."""
+    """What GET_PEER tells. Counters as the kernel's; keepalives in seconds. tx_id: the peer-id on packets to it."""
 
     peer_id: int
+    tx_id: int
     remote: Remote | None
     local: IPv4Address | IPv6Address | None
     local_port: int

@@ -70,6 +70,9 @@ _ERRNO_BY_REASON: Final[Mapping[str, int]] = {
     "SOCKET_NOT_FOUND": ENOTSOCK,
     "NOT_A_UDP_SOCKET": ENOTSOCK,
     "SOCKET_NOT_BOUND": ENOTSOCK,
+    "SOCKET_NOT_CONNECTED": ENOTSOCK,
+    "SOCKET_IN_USE": ENOTSOCK,
+    "SOCKET_CLOSED": ENOTSOCK,
     "HANDOFF_TOKEN_UNKNOWN": EIO,
 }
 _ERRNO_BY_CODE: Final[Mapping[str, int]] = {
@@ -137,6 +140,8 @@ def create_peer(operation: NewPeer, device: str, socket: str, *, multipeer: bool
         peer.keepalive_interval.CopyFrom(_keepalive(operation.keepalive_interval))
     if operation.keepalive_timeout is not None:
         peer.keepalive_timeout.CopyFrom(_keepalive(operation.keepalive_timeout))
+    if operation.tx_id is not None:
+        peer.tx_id = operation.tx_id
     return peer_pb2.CreatePeerRequest(peer=peer)
 
 
@@ -160,6 +165,9 @@ def update_peer(operation: SetPeer, device: str) -> peer_pb2.UpdatePeerRequest:
     if operation.keepalive_timeout is not None:
         peer.keepalive_timeout.CopyFrom(_keepalive(operation.keepalive_timeout))
         mask.paths.append("keepalive_timeout")
+    if operation.tx_id is not None:
+        peer.tx_id = operation.tx_id
+        mask.paths.append("tx_id")
     return peer_pb2.UpdatePeerRequest(peer=peer, update_mask=mask)
 
 
@@ -209,6 +217,7 @@ def peer_info(peer: peer_pb2.Peer, local_port: int) -> PeerInfo:
     counters = peer.counters
     return PeerInfo(
         peer_id=peer.peer_id,
+        tx_id=peer.tx_id if peer.HasField("tx_id") else peer.peer_id,
         remote=remote(peer.remote) if peer.HasField("remote") else None,
         local=ip_address(peer.local_address) if peer.local_address else None,
         local_port=local_port,

@@ -35,6 +35,7 @@ TRANSLATOR = Translator()
 DEVICES = {Family.OVPN_DCO_V2: {12: True, 13: False}, Family.OVPN: {12: True, 13: False}}
 PEER = PeerInfo(
     peer_id=3,
+    tx_id=3,
     remote=Remote(IPv4Address("192.0.2.7"), 1194),
     local=None,
     local_port=1194,

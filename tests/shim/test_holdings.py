@@ -38,6 +38,15 @@ def test_a_server_is_told_of_a_lost_peer_by_a_reason_that_it_heeds(
     assert world.offload.fatal == ""
 
 
+def test_a_peer_whose_key_is_used_up_is_lost_since_openvpn_2_6_hears_of_no_key(world: World) -> None:
+    ifindex, device = world.make_device()
+    world.make_peer(ifindex, 1)
+    world.dataplane.emit(device, key_swap_needed=event_pb2.KeySwapNeeded(device=device, peer_id=1, key_id=0))
+    assert world.deletions() == [(1, "TRANSPORT_ERROR")]
+    assert world.methods()[-2:] == ["delete_peer", "delete_socket"]
+    assert world.offload.fatal == ""
+
+
 def test_a_p2p_openvpn_is_told_of_any_loss_as_of_an_expiry(world: World) -> None:
     ifindex, device = world.make_device(multipeer=False)
     world.make_peer(ifindex, 1)

@@ -189,6 +189,15 @@ def test_the_end_of_a_key_is_told(server: Program, dataplane: FakeDataPlane, dev
     assert server.session.take_notices() == [Notice(OPENVPN, swap), Notice(LISTENER, swap)]
 
 
+def test_a_key_that_comes_near_to_a_limit_is_told_like_its_end(
+    server: Program, dataplane: FakeDataPlane, device: str
+) -> None:
+    near = event_pb2.KeyLimitNear(device=device, peer_id=3, key_id=5, limit=event_pb2.KEY_LIMIT_AEAD_USAGE)
+    dataplane.emit(device, key_limit_near=near)
+    swap = notice(9, nest(3, u32(1, 3), u16(3, 5)))
+    assert server.session.take_notices() == [Notice(OPENVPN, swap), Notice(LISTENER, swap)]
+
+
 # Answers
 
 

@@ -17,7 +17,7 @@ from controlplane_shim.operations import DeletionNotice, FloatNotice, KeyInfo, P
 
 def build_peer(peer: PeerInfo, flags: int, seq: int, port_id: int) -> bytes:
     """What PEER_GET tells of one peer; names no IFINDEX. flags: NLM_F_MULTI in a dump, else 0."""
-    nest = Peer.ID.encode(peer.peer_id) + Peer.TX_ID.encode(peer.peer_id)
+    nest = Peer.ID.encode(peer.peer_id) + Peer.TX_ID.encode(peer.tx_id)
     if peer.vpn_ipv4 is not None:
         nest += Peer.VPN_IPV4.encode(int(peer.vpn_ipv4))
     if peer.vpn_ipv6 is not None:

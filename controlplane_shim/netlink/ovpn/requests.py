@@ -8,7 +8,7 @@ exists. Where the driver is stricter than it needs to be, what a known program s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from errno import EINVAL, ENOTSOCK, EOPNOTSUPP
+from errno import EINVAL, ENOTSOCK
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -54,7 +54,6 @@ def _peer_new(ifindex: int, nest: Attributes, multipeer: bool) -> NewPeer:
     vpn_ipv6 = IPv6Address(nest.get(Peer.VPN_IPV6) or 0)
     if multipeer and vpn_ipv4.is_unspecified and vpn_ipv6.is_unspecified:
         raise _refusal("at least one VPN IP must be configured in MP mode")
-    _check_tx_id(nest, peer_id)
     if peer_id == PEER_ID_UNDEF:
         raise _refusal("ID stands for an undefined peer")
     if socket_fd > FD_MAX:
@@ -70,12 +69,12 @@ def _peer_new(ifindex: int, nest: Attributes, multipeer: bool) -> NewPeer:
         vpn_ipv6=None if vpn_ipv6.is_unspecified else vpn_ipv6,
         keepalive_interval=interval,
         keepalive_timeout=timeout,
+        tx_id=nest.get(Peer.TX_ID),
     )
 
 
 def _peer_set(ifindex: int, nest: Attributes, multipeer: bool) -> SetPeer:
     peer_id = _check_peer(nest, multipeer)
-    _check_tx_id(nest, peer_id)
     interval, timeout = _keepalives(nest)
     vpn_ipv4, vpn_ipv6 = nest.get(Peer.VPN_IPV4), nest.get(Peer.VPN_IPV6)
     return SetPeer(
@@ -87,6 +86,7 @@ def _peer_set(ifindex: int, nest: Attributes, multipeer: bool) -> SetPeer:
         local=_local(nest),
         vpn_ipv4=None if vpn_ipv4 is None else IPv4Address(vpn_ipv4),
         vpn_ipv6=None if vpn_ipv6 is None else IPv6Address(vpn_ipv6),
+        tx_id=nest.get(Peer.TX_ID),
     )
 
 
@@ -125,13 +125,6 @@ def _check_peer(nest: Attributes, multipeer: bool) -> int:
         if broken:
             raise _refusal(sentence)
     return peer_id
-
-
-def _check_tx_id(nest: Attributes, peer_id: int) -> None:
-    tx_id = nest.get(Peer.TX_ID)
-    if tx_id not in {None, peer_id}:
-        text = f"TX_ID {tx_id} is not the peer's ID {peer_id}: the data plane sends one id only"
-        raise Malformed(EOPNOTSUPP, text, fault=nest.fault(Peer.TX_ID))
 
 
 def _address(ipv4: int | None, ipv6: bytes | None) -> _Address | None:

@@ -182,6 +182,16 @@ def traffic(number: int) -> common_pb2.TrafficCounter:
     return common_pb2.TrafficCounter(bytes=100 * number, packets=number)
 
 
+def test_the_peer_id_on_packets_to_a_peer_is_passed_on() -> None:
+    assert not rpc.create_peer(NEW_PEER, "tun0", "udp", multipeer=True).peer.HasField("tx_id")
+    created = rpc.create_peer(replace(NEW_PEER, tx_id=0), "tun0", "udp", multipeer=True).peer
+    assert created.HasField("tx_id")
+    changed = rpc.update_peer(SetPeer(12, 3, None, None, tx_id=7), "tun0")
+    assert (changed.peer.tx_id, list(changed.update_mask.paths)) == (7, ["tx_id"])
+    told = peer_pb2.Peer(peer_id=3, tx_id=7)
+    assert (rpc.peer_info(told, 1).tx_id, rpc.peer_info(peer_pb2.Peer(peer_id=3), 1).tx_id) == (7, 3)
+
+
 def test_a_peer_is_told_with_addresses_and_counters() -> None:
     peer = peer_pb2.Peer(
         device="tun0",
@@ -197,6 +207,7 @@ def test_a_peer_is_told_with_addresses_and_counters() -> None:
     peer.keepalive_timeout.seconds = 120
     assert rpc.peer_info(peer, local_port=1195) == PeerInfo(
         peer_id=3,
+        tx_id=3,
         remote=Remote(IPv6Address("fe80::7"), 1194, 5),
         local=IPv6Address("fe80::1"),
         local_port=1195,

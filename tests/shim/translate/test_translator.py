@@ -61,6 +61,7 @@ NEW_LINK = message(
 )
 PEER = PeerInfo(
     peer_id=3,
+    tx_id=3,
     remote=Remote(IPv4Address("192.0.2.7"), 1194),
     local=None,
     local_port=1194,

@@ -19,6 +19,7 @@ from tests.shim.netlink.conftest import OVPN, attribute, be16, message, nest, u1
 
 PEER = PeerInfo(
     peer_id=3,
+    tx_id=3,
     remote=Remote(IPv4Address("192.0.2.7"), 1194),
     local=IPv4Address("192.0.2.1"),
     local_port=1195,

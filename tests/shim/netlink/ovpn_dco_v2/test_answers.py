@@ -27,6 +27,7 @@ from tests.shim.netlink.conftest import (
 
 PEER = PeerInfo(
     peer_id=3,
+    tx_id=3,
     remote=Remote(IPv4Address("192.0.2.7"), 1194),
     local=IPv4Address("192.0.2.1"),
     local_port=1195,
