@@ -23,8 +23,8 @@ cdef struct FrameQueue:
 cdef Cut cut_packet(Span stream, size_t* at, Span* packet) noexcept nogil
 # Whether data packets of `size` bytes together, with their prefixes, may be added.
 cdef bint queue_admits(const FrameQueue* queue, size_t size) noexcept nogil
-# Where a data packet of `size` bytes, that was admitted, is to be written, to be added by packet_written(). size 0: no
-# memory.
+# Where a data packet of up to `size` bytes, that was admitted, is to be written; packet_written() adds it with the size
+# that it has become. size 0: no memory.
 cdef Span packet_room(FrameQueue* queue, size_t size) noexcept nogil
 cdef void packet_written(FrameQueue* queue, size_t size) noexcept nogil
 cdef bint is_empty(const FrameQueue* queue) noexcept nogil

@@ -46,13 +46,11 @@ cdef size_t whole_data(const FrameQueue* queue) noexcept nogil:
 cdef Span packet_room(FrameQueue* queue, size_t size) noexcept nogil:
     # All at once: a queue that is used at all is soon used to the full.
     cdef Span room = room_for(&queue.data, PREFIX_SIZE + size, 2 * (QUEUE_BYTES + PREFIX_SIZE + PACKET_MAX))
-    if room.size == 0:
-        return room
-    put16(room, 0, <unsigned short>size)
-    return behind(room, PREFIX_SIZE)
+    return behind(room, PREFIX_SIZE) if room.size > 0 else room
 
 
 cdef void packet_written(FrameQueue* queue, size_t size) noexcept nogil:
+    put16(room_for(&queue.data, PREFIX_SIZE + size, 0), 0, <unsigned short>size)
     grew(&queue.data, PREFIX_SIZE + size)
 
 
