@@ -51,7 +51,7 @@ for number, sender in enumerate(senders):
 for number in range(rounds):
     for flow, sender in enumerate(senders):
         if flow % 8 == 0:
-            time.sleep(0.002)  # a veth device holds 256 packets and drops what comes then
+            time.sleep(0.01)  # a veth device holds 256 packets and drops what comes then
         for place in range(10):  # the control packet is at every place in turn, as long as the others or shorter
             opcode, length = (4, 80 if number % 2 else 40) if place == number % 10 else (9, 80)
             sender.send(bytes([opcode << 3, number, place]) + bytes(length))
