@@ -23,6 +23,7 @@ ARGUMENTS = {
     "peer_id": 42,
     "owner": 43,
     "limit": 256,
+    "option": "mark",
     "direction": "encrypt",
     "port": 1194,
     "slot": KeySlot.SECONDARY,
