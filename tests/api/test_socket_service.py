@@ -63,6 +63,7 @@ async def test_the_options_that_were_got_are_told(api: Api) -> None:
         "fragmentation": socket_pb2.FRAGMENTATION_POLICY_PATH_MTU,
     }
     request = create(**{f"socket__{name}": value for name, value in options.items()})
+    options["protocol"] = socket_pb2.SOCKET_PROTOCOL_UDP
     assert (await api.sockets.CreateSocket(request)).socket == socket_message(**options)
 
 

@@ -54,6 +54,7 @@ async def test_a_connection_is_shown_with_its_protocol_and_other_end(api: Api) -
         has_control_outlet=True,
         protocol=socket_pb2.SOCKET_PROTOCOL_TCP,
         remote=REMOTE,
+        fragmentation=socket_pb2.FRAGMENTATION_POLICY_MAY_FRAGMENT,
     )
     assert (await api.sockets.GetSocket(socket_pb2.GetSocketRequest(device="d", name="s"))).socket == adopted
 
