@@ -20,8 +20,8 @@ from dataplane.vocabulary import MTU_MAX
 PREFIX_SIZE: Final = 2
 PACKET_MIN: Final = 4
 """No OpenVPN packet is shorter in bytes: a DATA_V2 packet has a first word, any other a session id."""
-PACKET_MAX: Final = MTU_MAX + 24
-"""The longest DATA_V2 packet; those of the control channel are shorter."""
+PACKET_MAX: Final = MTU_MAX + 28
+"""The longest data packet, one of a key with epochs; those of the control channel are shorter."""
 QUEUE_BYTES: Final = 1 << 20
 """How many bytes of data packets, with their prefixes, may wait for a stream to take them."""
 
