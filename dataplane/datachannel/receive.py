@@ -102,9 +102,12 @@ class Receiver:
 
         peer.row[_LAST_RX_NS] = now_ns
         if source != peer.remote or socket_id != peer.socket_id:
-            if source is None or peer.remote is None or not peer.keys.is_newest(key, packet_id):
-                pass
-            elif not self._float(peer, socket_id, source, local):
+            if (
+                source is not None
+                and peer.remote is not None
+                and peer.keys.is_newest(key, packet_id)
+                and not self._float(peer, socket_id, source, local)
+            ):
                 peer.drop(DropReason.RX_FLOAT_REFUSED)
                 return None
         elif local is not None:

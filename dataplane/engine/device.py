@@ -35,6 +35,7 @@ from dataplane.engine.watch import EventLog
 from dataplane.engine.worker_link import WorkerEvent
 from dataplane.engine.worker_process import WorkerLauncher
 from dataplane.messages import (
+    Command,
     Configure,
     DeviceClosed,
     KeyExhausted,
@@ -169,8 +170,8 @@ class Device:
         spec = self._spec
         command = Configure(spec.name, spec.mode, self._page.rows, spec.skip_source_check, spec.client_to_client)
         await self._supervisor.request(command, self._tun.fd, self._page_fd)
-        if self._spec.tcp_mss_ipv4 or self._spec.tcp_mss_ipv6:
-            await self._supervisor.request(SetTcpMss(self._spec.tcp_mss_ipv4, self._spec.tcp_mss_ipv6))
+        if spec.tcp_mss_ipv4 or spec.tcp_mss_ipv6:
+            await self._supervisor.request(SetTcpMss(spec.tcp_mss_ipv4, spec.tcp_mss_ipv6))
         await self.sockets.hand_all_over()
         await self._routes.renew()
 
@@ -203,8 +204,9 @@ class Device:
         if self._supervisor.state is not DeviceState.READY:
             return
         try:
-            await self._supervisor.request(SetSwitches(wanted.skip_source_check, wanted.client_to_client))
-            await self._supervisor.request(SetTcpMss(wanted.tcp_mss_ipv4, wanted.tcp_mss_ipv6))
+            for before, after in zip(_commands(self._spec), _commands(wanted), strict=True):
+                if after != before:
+                    await self._supervisor.request(after)
         except EngineError as error:
             # A new worker is told when it is configured, which waits for this change.
             if error.reason != "WORKER_RESTARTING":
@@ -219,3 +221,11 @@ class Device:
     def _close_page(self) -> None:
         self._page.close()
         os.close(self._page_fd)
+
+
+def _commands(spec: DeviceSpec) -> tuple[Command, ...]:
+    """What tells a worker those settings that may change."""
+    return (
+        SetSwitches(spec.skip_source_check, spec.client_to_client),
+        SetTcpMss(spec.tcp_mss_ipv4, spec.tcp_mss_ipv6),
+    )
