@@ -226,12 +226,8 @@ def read_interface_addresses(
     found: dict[IPAddress, IPv4Interface | IPv6Interface] = {}
     for index, text in enumerate(texts):
         element = f"{field}[{index}]"
-        address, slash, prefix = text.partition("/")
         try:
-            # ip_interface also takes netmasks and a missing prefix length; both are more often mistakes.
-            if not (slash and prefix.isascii() and prefix.isdigit()):
-                raise AddressValueError(text)
-            interface = ip_interface(f"{_without_scope(address)}/{prefix}")
+            interface = ip_interface(_cidr(text))
         except ValueError:
             at.add(element, f"must be an address and its prefix length, as 10.8.0.1/24; is {_shown(text)}")
             continue
@@ -250,11 +246,8 @@ def read_networks(at: Violations, field: str, texts: Sequence[str]) -> tuple[IPN
     found: dict[IPNetwork, None] = {}
     for index, text in enumerate(texts):
         element = f"{field}[{index}]"
-        address, slash, prefix = text.partition("/")
         try:
-            if not (slash and prefix.isascii() and prefix.isdigit()):
-                raise AddressValueError(text)
-            network = ip_network(f"{_without_scope(address)}/{prefix}")
+            network = ip_network(_cidr(text))
         except ValueError:
             rule = "must be a network address without host bits and its prefix length, as 192.168.7.0/24"
             at.add(element, f"{rule}; is {_shown(text)}")
@@ -303,6 +296,15 @@ def _kind_but_unicast(address: IPAddress | None) -> str:
     if address == IPv4Address("255.255.255.255"):
         return "the broadcast address"
     return ""
+
+
+def _cidr(text: str) -> str:
+    """An address without scope and its prefix length, not looked at any further. Raises AddressValueError."""
+    address, slash, prefix = text.partition("/")
+    # ipaddress also takes netmasks and a missing prefix length; both are more often mistakes.
+    if not (slash and prefix.isascii() and prefix.isdigit()):
+        raise AddressValueError(text)
+    return f"{_without_scope(address)}/{prefix}"
 
 
 def _without_scope(text: str) -> str:
