@@ -284,7 +284,9 @@ def test_a_control_plane_that_does_not_read_holds_up_its_stream_and_loses_nothin
             sent += stream.far.send(frames[sent : sent + 65536])
         heard.append(stream.to_control.packet())
     assert heard == packets
-    assert memory_of(stream.device.worker.process.pid) - before < 8 << 20
+    assert memory_of(stream.device.worker.process.pid) - before < (8 << 20) + quarantine_of(
+        stream.device.worker.process.pid
+    )
 
 
 def test_nothing_admitted_is_lost_and_memory_is_bounded_when_the_peer_does_not_read(narrow: Stream) -> None:
@@ -304,7 +306,7 @@ def test_nothing_admitted_is_lost_and_memory_is_bounded_when_the_peer_does_not_r
     narrow.control.sendall(frame_of(control))
     sent = narrow.row(Column.LINK_TX_PACKETS)
     assert sent * 1258 > QUEUE_BYTES
-    assert memory_of(device.worker.process.pid) - before < 16 << 20
+    assert memory_of(device.worker.process.pid) - before < (16 << 20) + quarantine_of(device.worker.process.pid)
 
     heard = [narrow.from_worker.packet() for _ in range(sent + 1)]
     place = heard.index(control)
@@ -326,6 +328,7 @@ def test_a_stream_that_takes_nothing_does_not_hold_up_other_peers(narrow: Stream
     other = narrow.device.add_peer(2)
     while not drops_of(narrow.device.page.snapshot(PEER_ID)):
         narrow.device.say(bytes(1200), to=VPN_IPV4)
+    narrow.device.worker.settle()  # the TUN's queue is full, and would not take what comes next
     narrow.device.say(b"to the other", to=other.vpn_ipv4)
     assert other.hear()[28:] == b"to the other"
 
@@ -412,3 +415,8 @@ def test_an_ended_stream_takes_no_peer(device: Device, stack: ExitStack) -> None
 def memory_of(pid: int) -> int:
     """Resident bytes of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def quarantine_of(pid: int) -> int:
+    """Bytes that AddressSanitizer keeps of what a process frees; 0 in a usual build."""
+    return 256 << 20 if "asan" in Path(f"/proc/{pid}/maps").read_text() else 0
