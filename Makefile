@@ -2,6 +2,8 @@
 
 BIN := .venv/bin
 FUZZ_SECONDS ?= 60
+# Most tests wait most of the time; each makes its own namespaces, so they run side by side.
+PYTEST_OPTIONS ?= -n 3 --dist worksteal
 SET_UP := .venv/.set-up
 COMPILED := .venv/.compiled
 READY := $(SET_UP) $(COMPILED)
@@ -31,13 +33,13 @@ bench: $(READY)  ## measure every contender in turn: tables, bench/results.md, p
 	$(BIN)/python -m bench.run
 
 test: $(READY)  ## run all tests (as root)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_OPTIONS)
 
 $(OPENVPN27):
 	scripts/setup_openvpn27.sh
 
 test-openvpn27: $(READY) $(OPENVPN27)  ## run the tests with OpenVPN 2.7, from a Debian unstable in build/ (as root)
-	$(BIN)/pytest tests/e2e/openvpn27
+	$(BIN)/pytest $(PYTEST_OPTIONS) tests/e2e/openvpn27
 
 lint: $(READY)  ## check style, types, layers, the contract, spelling and shell scripts
 	$(BIN)/ruff check
@@ -50,7 +52,7 @@ lint: $(READY)  ## check style, types, layers, the contract, spelling and shell 
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
 
 sanitize: $(READY)  ## run all tests on a build with AddressSanitizer and UBSan, in build/sanitize (as root)
-	$(BIN)/python scripts/sanitize.py -m pytest
+	$(BIN)/python scripts/sanitize.py -m pytest $(PYTEST_OPTIONS)
 
 fuzz: $(READY)  ## run every fuzz target for FUZZ_SECONDS (60) on the same build; crashing input goes to build/
 	@for target in tests/fuzz/fuzz_*.py; do \
