@@ -25,7 +25,7 @@ from dataplane.datachannel.receive import Receiver
 from dataplane.datachannel.relay import Relay
 from dataplane.datachannel.routing import Prefix
 from dataplane.datachannel.transmit import Admits, Transmitter, everything
-from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
+from dataplane.vocabulary import Column, DropReason, FloatPolicy, KeySlot, Mode
 
 __all__ = [
     "DataChannel",
@@ -81,6 +81,10 @@ class DataChannel:
         """Whether inner sources are not checked, and packets between peers stay inside; at first neither."""
         self._receiver.skip_source_check = skip_source_check
         self.client_to_client = client_to_client
+
+    def set_float_policy(self, policy: FloatPolicy) -> None:
+        """Sets what happens to peers that send from another endpoint than their own; at first ALLOW."""
+        self._receiver.float_policy = policy
 
     def set_route(self, prefix: Prefix, target: int) -> None:
         """Has a prefix lead to the peer with this peer_id or to a RouteTarget; see PeerTable. Raises ValueError."""

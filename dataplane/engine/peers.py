@@ -32,6 +32,7 @@ from dataplane.engine.types import (
     PeerCounters,
     PeerCreated,
     PeerDeleted,
+    PeerFloatAsked,
     PeerFloated,
     PeerSpec,
     PeerView,
@@ -144,6 +145,18 @@ class Peers:
         name = peer.spec.socket if socket is None else socket.name
         self._table.respecify(peer, dataclasses.replace(peer.spec, remote=remote, local_address=local, socket=name))
         self._events.publish(self._device, lambda revision: PeerFloated(revision, self._device, event.peer_id, remote))
+
+    def float_asked(self, event: messages.PeerFloatAsked) -> None:
+        """The worker heard a peer from elsewhere. Raises ValueError if that is no address."""
+        peer = self._table.meant_by(event.peer_id, event.uid)
+        socket = self._sockets.meant_by(event.socket_id)
+        if peer is None or socket is None or peer.spec.remote is None:
+            return
+        remote, asked = peer.spec.remote, _endpoint(event.remote)
+        self._events.publish(
+            self._device,
+            lambda revision: PeerFloatAsked(revision, self._device, event.peer_id, remote, asked, socket.name),
+        )
 
     def stream_ended(self, event: messages.TransportClosed) -> None:
         """The worker removed the peer of a TCP socket, whose connection has ended. Raises ValueError for no reason."""

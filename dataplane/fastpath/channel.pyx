@@ -94,6 +94,10 @@ cdef class DataChannel:
         self.receiver.skip_source_check = skip_source_check
         self.client_to_client = client_to_client
 
+    def set_float_policy(self, policy):
+        """Sets what happens to peers that send from another endpoint than their own; at first ALLOW."""
+        self.receiver.float_policy = policy
+
     def set_route(self, prefix, target):
         """Has a prefix lead to the peer with this peer_id or to a RouteTarget; see PeerTable. Raises ValueError."""
         self.peers.set_route(prefix, target)

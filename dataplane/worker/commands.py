@@ -29,6 +29,7 @@ from dataplane.messages import (
     RemoveSocket,
     Reply,
     Request,
+    SetFloatPolicy,
     SetRoutes,
     SetSwitches,
     SetTcpMss,
@@ -42,7 +43,7 @@ from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.tcp import TcpTransport
 from dataplane.transport.tcp_socket import NotAControlStream
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, DataFormat, KeySlot, Mode
+from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, DataFormat, FloatPolicy, KeySlot, Mode
 from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
@@ -133,6 +134,8 @@ class _DeviceCommands:
                 self._path.remove_transport(self._transport(command.socket_id))
             case SetTcpMss():
                 self._channel.set_device_mss(MssLimits(_mss(command.tcp_mss_ipv4), _mss(command.tcp_mss_ipv6)))
+            case SetFloatPolicy():
+                self._channel.set_float_policy(FloatPolicy(command.policy))
             case AddPeer():
                 self._add_peer(command)
             case UpdatePeer():

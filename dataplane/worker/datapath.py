@@ -17,7 +17,7 @@ from dataplane.datachannel.mss import MssLimits, OwnLimits
 from dataplane.datachannel.routing import Prefix
 from dataplane.messages import FromWorker
 from dataplane.transport import Transport
-from dataplane.vocabulary import DatapathKind, KeySlot, Mode
+from dataplane.vocabulary import DatapathKind, FloatPolicy, KeySlot, Mode
 
 
 class Peer(Protocol):
@@ -64,6 +64,9 @@ class DataChannel(Protocol):
 
     def set_switches(self, *, skip_source_check: bool, client_to_client: bool) -> None:
         """Whether inner sources are not checked, and packets between peers stay inside."""
+
+    def set_float_policy(self, policy: FloatPolicy) -> None:
+        """Sets what happens to peers that send from another endpoint than their own."""
 
     def set_route(self, prefix: Prefix, target: int) -> None:
         """Has a prefix lead to the peer with this peer_id or to a RouteTarget. Raises ValueError."""
