@@ -116,7 +116,7 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
 
 
 class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
-    """Changes what is not UNSET; a keepalive restarts both clocks."""
+    """Changes what is not UNSET; a keepalive restarts both clocks. A socket_id comes with a remote, both UDP."""
 
     peer_id: int
     remote: Endpoint | msgspec.UnsetType = msgspec.UNSET
@@ -128,6 +128,7 @@ class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
     tx_id: int | msgspec.UnsetType | None = msgspec.UNSET
     tcp_mss_ipv4: int | msgspec.UnsetType | None = msgspec.UNSET
     tcp_mss_ipv6: int | msgspec.UnsetType | None = msgspec.UNSET
+    socket_id: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class RemovePeer(msgspec.Struct, frozen=True, tag=True):

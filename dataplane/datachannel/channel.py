@@ -119,10 +119,15 @@ class DataChannel:
         peer.keepalive.restart(now_ns)
         self._arm(peer)
 
-    def set_remote(self, peer_id: int, remote: SockAddr | None, local: bytes | None) -> None:
-        """Sets where packets to a peer go, and from which local address (None: any). Raises UnknownPeer."""
+    def set_remote(
+        self, peer_id: int, remote: SockAddr | None, local: bytes | None, socket_id: int | None = None
+    ) -> None:
+        """Sets where packets to a peer go, from which local address (None: any) and by which socket (None: as before).
+
+        Raises UnknownPeer.
+        """
         peer = self._peers.get(peer_id)
-        self._peers.move(peer, peer.socket_id, remote)
+        self._peers.move(peer, peer.socket_id if socket_id is None else socket_id, remote)
         peer.local = local
 
     def peer_of_stream(self, socket_id: int) -> Peer | None:

@@ -98,11 +98,11 @@ class Peers:
         async with self._supervisor.exclusive():
             peer = self._table.get(peer_id)
             wanted = _changed(peer.spec, change)
-            bound = self._sockets.get(wanted.socket).bound
-            if bound.remote is None:
-                _check_families(wanted, bound)
+            socket = self._sockets.get(wanted.socket)
+            if socket.bound.remote is None:
+                _check_families(wanted, socket.bound)
             self._check_addresses(wanted)
-            await self._supervisor.request(_update_peer(peer_id, change))
+            await self._supervisor.request(_update_peer(wanted, change, socket))
             # Not `wanted`: the peer may have floated since.
             before, after = peer.spec, _changed(peer.spec, change)
             self._table.respecify(peer, after)
@@ -272,12 +272,14 @@ def _add_peer(peer: Peer, socket: Socket) -> AddPeer:
     )
 
 
-def _update_peer(peer_id: int, change: PeerChange) -> UpdatePeer:
+def _update_peer(wanted: PeerSpec, change: PeerChange, socket: Socket) -> UpdatePeer:
     unset = msgspec.UNSET
+    stays = change.socket is UNSET
     return UpdatePeer(
-        peer_id=peer_id,
+        peer_id=wanted.peer_id,
         remote=unset if change.remote is UNSET else _message_endpoint(change.remote),
-        local=unset if change.local_address is UNSET else _packed(change.local_address),
+        # Else it would keep what it learned on the other socket.
+        local=unset if change.local_address is UNSET and stays else _packed(wanted.local_address),
         vpn_ipv4=unset if change.vpn_ipv4 is UNSET else _packed(change.vpn_ipv4),
         vpn_ipv6=unset if change.vpn_ipv6 is UNSET else _packed(change.vpn_ipv6),
         keepalive_interval_s=unset if change.keepalive_interval_s is UNSET else change.keepalive_interval_s,
@@ -285,6 +287,7 @@ def _update_peer(peer_id: int, change: PeerChange) -> UpdatePeer:
         tx_id=unset if change.tx_id is UNSET else change.tx_id,
         tcp_mss_ipv4=unset if change.tcp_mss_ipv4 is UNSET else change.tcp_mss_ipv4,
         tcp_mss_ipv6=unset if change.tcp_mss_ipv6 is UNSET else change.tcp_mss_ipv6,
+        socket_id=unset if stays else socket.socket_id,
     )
 
 

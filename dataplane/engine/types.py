@@ -174,7 +174,7 @@ UNSET = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """New values of a peer; UNSET leaves one as it is, None empties it."""
+    """New values of a peer; UNSET leaves one as it is, None empties it. A socket comes with a remote."""
 
     remote: Endpoint | Unset = UNSET
     local_address: IPAddress | Unset | None = UNSET
@@ -186,6 +186,7 @@ class PeerChange:
     routes: tuple[IPNetwork, ...] | Unset = UNSET
     tcp_mss_ipv4: int | Unset | None = UNSET
     tcp_mss_ipv6: int | Unset | None = UNSET
+    socket: str | Unset = UNSET
 
 
 @dataclass(frozen=True, slots=True)

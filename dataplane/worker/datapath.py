@@ -50,8 +50,10 @@ class DataChannel(Protocol):
     def set_keepalive(self, peer_id: int, interval_s: int, timeout_s: int, now_ns: int) -> None:
         """Sets the keepalive and restarts both clocks. Raises UnknownPeer."""
 
-    def set_remote(self, peer_id: int, remote: SockAddr | None, local: bytes | None) -> None:
-        """Sets where packets to a peer go, and from which local address. Raises UnknownPeer."""
+    def set_remote(
+        self, peer_id: int, remote: SockAddr | None, local: bytes | None, socket_id: int | None = None
+    ) -> None:
+        """Sets where packets to a peer go, from which local address and by which socket. Raises UnknownPeer."""
 
     def peer_of_stream(self, socket_id: int) -> Peer | None:
         """The peer whose packets travel in this socket's stream, if there is one."""

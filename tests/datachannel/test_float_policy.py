@@ -169,10 +169,11 @@ def test_peer_cannot_ask_for_the_endpoint_of_another(make: Maker, tunnel: Tunnel
 
 def test_peer_that_was_given_what_it_asked_for_is_heard_there(make: Maker, tunnel: Tunnel) -> None:
     tunnel.channel.set_float_policy(FloatPolicy.ASK)
-    tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY)
-    tunnel.channel.set_remote(1, AWAY, None)
-    assert tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY) == [make.inbound]
-    assert tunnel.receive(tunnel.far.seal(make.inbound), source=HOME) == []
+    tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY, socket_id=8)
+    tunnel.channel.set_remote(1, AWAY, None, 8)
+    assert tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY, socket_id=8) == [make.inbound]
+    assert tunnel.receive(tunnel.far.seal(make.inbound), source=AWAY) == []
+    assert tunnel.receive(tunnel.far.seal(make.inbound), source=HOME, socket_id=8) == []
 
 
 def test_peer_that_is_gone_is_still_told_of(make: Maker, tunnel: Tunnel) -> None:

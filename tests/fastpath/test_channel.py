@@ -245,9 +245,9 @@ class Twins(RuleBasedStateMachine):
     def set_keepalive(self, peer_id: int, interval_s: int, timeout_s: int) -> None:
         self.both(lambda side: side.channel.set_keepalive(peer_id, interval_s, timeout_s, self.now_ns))
 
-    @rule(peer_id=PEER_IDS, remote=SOURCES, local=st.sampled_from(LOCALS))
-    def set_remote(self, peer_id: int, remote: SockAddr, local: bytes | None) -> None:
-        self.both(lambda side: side.channel.set_remote(peer_id, remote, local))
+    @rule(peer_id=PEER_IDS, remote=SOURCES, local=st.sampled_from(LOCALS), socket_id=st.none() | SOCKETS)
+    def set_remote(self, peer_id: int, remote: SockAddr, local: bytes | None, socket_id: int | None = None) -> None:
+        self.both(lambda side: side.channel.set_remote(peer_id, remote, local, socket_id))
 
     @rule(peer_id=PEER_IDS, vpn_ipv4=VPN_IPV4, vpn_ipv6=VPN_IPV6)
     def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:

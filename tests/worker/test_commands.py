@@ -80,6 +80,8 @@ REFUSED: list[tuple[str, Command]] = [
     ("INTERNAL", add_peer(keepalive_interval_s=-1)),
     ("INTERNAL", UpdatePeer(1, keepalive_timeout_s=86401)),
     ("INTERNAL", UpdatePeer(1, tx_id=0xFFFFFF)),
+    ("INTERNAL", UpdatePeer(1, socket_id=1)),
+    ("SOCKET_NOT_FOUND", UpdatePeer(1, remote=REMOTE, socket_id=9)),
     ("INTERNAL", add_peer(tcp_mss_ipv4=-1)),
     ("INTERNAL", UpdatePeer(1, tcp_mss_ipv6=65496)),
     ("INTERNAL", SetTcpMss(65496, 0)),
