@@ -86,6 +86,12 @@ class SetTcpMss(msgspec.Struct, frozen=True, tag=True):
     tcp_mss_ipv6: int = 0
 
 
+class SetFloatPolicy(msgspec.Struct, frozen=True, tag=True):
+    """Sets the device's FloatPolicy; at first it is ALLOW."""
+
+    policy: int
+
+
 class AddPeer(msgspec.Struct, frozen=True, tag=True):
     """Adds a peer whose counters go to row `row` (1..rows-1, zeroed by the daemon) of the page.
 
@@ -110,7 +116,7 @@ class AddPeer(msgspec.Struct, frozen=True, tag=True):
 
 
 class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
-    """Changes what is not UNSET; a keepalive restarts both clocks."""
+    """Changes what is not UNSET; a keepalive restarts both clocks. A socket_id comes with a remote, both UDP."""
 
     peer_id: int
     remote: Endpoint | msgspec.UnsetType = msgspec.UNSET
@@ -122,6 +128,7 @@ class UpdatePeer(msgspec.Struct, frozen=True, tag=True):
     tx_id: int | msgspec.UnsetType | None = msgspec.UNSET
     tcp_mss_ipv4: int | msgspec.UnsetType | None = msgspec.UNSET
     tcp_mss_ipv6: int | msgspec.UnsetType | None = msgspec.UNSET
+    socket_id: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class RemovePeer(msgspec.Struct, frozen=True, tag=True):
@@ -183,6 +190,7 @@ Command = (
     | DeleteKey
     | Stop
     | SetTcpMss
+    | SetFloatPolicy
 )
 
 
@@ -210,6 +218,15 @@ class PeerExpired(msgspec.Struct, frozen=True, tag=True):
 
 class PeerFloated(msgspec.Struct, frozen=True, tag=True):
     """A peer is at a new address, or on another socket, from which an authentic and newest packet came."""
+
+    peer_id: int
+    uid: int
+    remote: Endpoint
+    socket_id: int
+
+
+class PeerFloatAsked(msgspec.Struct, frozen=True, tag=True):
+    """As PeerFloated, but the peer stays where it is: the device's FloatPolicy is ASK."""
 
     peer_id: int
     uid: int
@@ -250,4 +267,6 @@ class TransportClosed(msgspec.Struct, frozen=True, tag=True):
     reason: int
 
 
-FromWorker = Reply | PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed | TransportClosed
+FromWorker = (
+    Reply | PeerExpired | PeerFloated | PeerFloatAsked | KeyExhausted | KeyLimitNear | DeviceClosed | TransportClosed
+)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from dataplane import messages
-from dataplane.datachannel.outcomes import Event, Floated, KeyLimitNear
-from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.datachannel.outcomes import Event, FloatAsked, Floated, KeyLimitNear
+from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloatAsked, PeerFloated
 from dataplane.transport.sockaddr import from_sockaddr
 
 
@@ -25,12 +25,16 @@ class Peer(Protocol):
         """Tells it from others with the same peer_id."""
 
 
-def event_report(event: Event) -> PeerFloated | KeyExhausted | messages.KeyLimitNear:
+def event_report(event: Event) -> PeerFloated | PeerFloatAsked | KeyExhausted | messages.KeyLimitNear:
     """The message of an event."""
     peer = event.peer
     if isinstance(event, Floated):
         assert peer.remote is not None  # peers in a stream do not float
         return PeerFloated(peer.peer_id, peer.uid, Endpoint(*from_sockaddr(peer.remote)), peer.socket_id)
+    if isinstance(event, FloatAsked):
+        assert peer.asked is not None  # that is what it did
+        socket_id, remote = peer.asked
+        return PeerFloatAsked(peer.peer_id, peer.uid, Endpoint(*from_sockaddr(remote)), socket_id)
     if isinstance(event, KeyLimitNear):
         return messages.KeyLimitNear(peer.peer_id, peer.uid, event.key_id, event.limit)
     return KeyExhausted(peer.peer_id, peer.uid, event.key_id)

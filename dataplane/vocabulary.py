@@ -119,6 +119,15 @@ class FragmentationPolicy(IntEnum):
 
 
 @unique
+class FloatPolicy(IntEnum):
+    """What happens to a peer that sends from another endpoint than its own; see device.proto."""
+
+    ALLOW = 1
+    ASK = 2
+    DENY = 3
+
+
+@unique
 class DelReason(IntEnum):
     """enum ovpn_del_peer_reason."""
 
@@ -209,4 +218,5 @@ class DropReason(IntEnum):
     RX_EPOCH_REJECTED = 22
     """Of an epoch that lies behind the one before the current, or more than 16 ahead."""
     RX_FLOAT_REFUSED = 24
-    """Authentic and newest, but from the endpoint of another peer, which therefore cannot become this one's."""
+    """Authentic, but from elsewhere than the peer is: the FloatPolicy is not ALLOW; or it is, and this newest packet is
+    from where another peer is."""

@@ -13,15 +13,23 @@ from typing import Final
 from ovpn.dataplane.v1 import common_pb2, device_pb2
 
 from dataplane.api import validation
-from dataplane.api.enums import MODES
+from dataplane.api.enums import FLOAT_POLICIES, MODES
 from dataplane.api.paging import Page, read_page
 from dataplane.api.violations import Violations
 from dataplane.engine.types import DeviceChange, DeviceSpec
-from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN, Mode
+from dataplane.vocabulary import MTU_DEFAULT, MTU_MAX, MTU_MIN, FloatPolicy, Mode
 
 _MP_SWITCHES: Final = ("client_to_client", "forward_multicast", "follow_kernel_routes")
 _TCP_MSS: Final = ("tcp_mss_ipv4", "tcp_mss_ipv6")
-_UPDATE_PATHS: Final = ("mtu", "addresses", "admin_up", "skip_source_check", *_MP_SWITCHES, *_TCP_MSS)
+_UPDATE_PATHS: Final = (
+    "mtu",
+    "addresses",
+    "admin_up",
+    "skip_source_check",
+    *_MP_SWITCHES,
+    *_TCP_MSS,
+    "float_policy",
+)
 _IPV6_MTU_MIN: Final = 1280
 """RFC 8200, section 5; Linux takes no IPv6 address on an interface with less."""
 
@@ -48,6 +56,7 @@ def decode_creation(request: device_pb2.CreateDeviceRequest) -> DeviceSpec:
     _check_switches(at, device, mode, _MP_SWITCHES)
     tcp_mss_ipv4 = validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", device.tcp_mss_ipv4)
     tcp_mss_ipv6 = validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", device.tcp_mss_ipv6)
+    float_policy = _read_float_policy(at, device)
     found.raise_if_any()
     assert mode is not None
     return DeviceSpec(
@@ -64,6 +73,7 @@ def decode_creation(request: device_pb2.CreateDeviceRequest) -> DeviceSpec:
         follow_kernel_routes=device.follow_kernel_routes,
         tcp_mss_ipv4=tcp_mss_ipv4,
         tcp_mss_ipv6=tcp_mss_ipv6,
+        float_policy=float_policy,
     )
 
 
@@ -81,6 +91,7 @@ def decode_change(request: device_pb2.UpdateDeviceRequest, mode: Mode | None) ->
         validation.read_tcp_mss_ipv4(at, "tcp_mss_ipv4", device.tcp_mss_ipv4)
     if "tcp_mss_ipv6" in paths:
         validation.read_tcp_mss_ipv6(at, "tcp_mss_ipv6", device.tcp_mss_ipv6)
+    float_policy = _read_float_policy(at, device) if "float_policy" in paths else None
     found.raise_if_any()
     return name, DeviceChange(
         mtu=device.mtu if "mtu" in paths else None,
@@ -92,6 +103,7 @@ def decode_change(request: device_pb2.UpdateDeviceRequest, mode: Mode | None) ->
         follow_kernel_routes=device.follow_kernel_routes if "follow_kernel_routes" in paths else None,
         tcp_mss_ipv4=device.tcp_mss_ipv4 if "tcp_mss_ipv4" in paths else None,
         tcp_mss_ipv6=device.tcp_mss_ipv6 if "tcp_mss_ipv6" in paths else None,
+        float_policy=float_policy,
     )
 
 
@@ -124,6 +136,12 @@ def _check_switches(at: Violations, device: device_pb2.Device, mode: Mode | None
     for field in _MP_SWITCHES:
         if mode is Mode.P2P and field in fields and getattr(device, field):
             at.add(field, "must be false on a P2P device: all packets go to its one peer")
+
+
+def _read_float_policy(at: Violations, device: device_pb2.Device) -> FloatPolicy:
+    number = device.float_policy or device_pb2.FLOAT_POLICY_ALLOW
+    policy = validation.read_enum(at, "float_policy", number, FLOAT_POLICIES, device_pb2.FloatPolicy.Name)
+    return policy or FloatPolicy.ALLOW
 
 
 def _check_mtu(at: Violations, mtu: int, addresses: Sequence[IPv4Interface | IPv6Interface]) -> None:

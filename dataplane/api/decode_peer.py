@@ -7,6 +7,7 @@ function raises InvalidRequest with all violations at once.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from ovpn.dataplane.v1 import key_pb2, peer_pb2
@@ -29,6 +30,7 @@ _UPDATE_PATHS: Final = (
     "routes",
     "tcp_mss_ipv4",
     "tcp_mss_ipv6",
+    "socket",
 )
 
 
@@ -75,8 +77,12 @@ def decode_change(
     mode: Mode | None,
     current: PeerSpec | None,
     protocol: SocketProtocol | None = None,
+    named_protocol: SocketProtocol | None = None,
 ) -> tuple[str, int, PeerChange]:
-    """Device, peer-id and what to change of the peer that is `current` now, on a socket of this protocol."""
+    """Device, peer-id and what to change of the peer that is `current` now, on a socket of this protocol.
+
+    named_protocol: that of the socket that the request names (None: there is no such socket).
+    """
     found = Violations()
     at, peer = found.under("peer"), request.peer
     device = validation.read_name(at, "device", peer.device)
@@ -92,8 +98,11 @@ def decode_change(
     routes = _read_routes(at, peer, mode) if "routes" in paths else UNSET
     tcp_mss_ipv4 = _read_tcp_mss_ipv4(at, peer) if "tcp_mss_ipv4" in paths else UNSET
     tcp_mss_ipv6 = _read_tcp_mss_ipv6(at, peer) if "tcp_mss_ipv6" in paths else UNSET
-    if protocol is SocketProtocol.TCP and paths & {"remote", "local_address"}:
-        found.add("update_mask", "must not hold remote or local_address: the peer is on a TCP socket")
+    socket = validation.read_name(at, "socket", peer.socket) if "socket" in paths else UNSET
+    if "socket" in paths:
+        _check_new_socket(at, found, paths, named_protocol)
+    if protocol is SocketProtocol.TCP and paths & {"remote", "local_address", "socket"}:
+        found.add("update_mask", "must not hold remote, local_address or socket: the peer is on a TCP socket")
     elif current is not None and paths & {"remote", "local_address"}:
         _check_families(
             at,
@@ -120,6 +129,7 @@ def decode_change(
         routes=routes,
         tcp_mss_ipv4=tcp_mss_ipv4,
         tcp_mss_ipv6=tcp_mss_ipv6,
+        socket=socket,
     )
     return device, peer_id, change
 
@@ -175,6 +185,15 @@ def _check_protocol(at: Violations, peer: peer_pb2.Peer, protocol: SocketProtoco
             at.add("local_address", "must be empty: the socket is TCP")
     elif not peer.HasField("remote"):
         at.add("remote", "is required: give address and port")
+
+
+def _check_new_socket(
+    at: Violations, found: Violations, paths: Collection[str], protocol: SocketProtocol | None
+) -> None:
+    if "remote" not in paths:
+        found.add("update_mask", "must hold remote with socket: where the peer is on that one")
+    if protocol is SocketProtocol.TCP:
+        at.add("socket", "must be a UDP socket: a TCP socket carries the peer it was adopted for")
 
 
 def _read_local_address(at: Violations, peer: peer_pb2.Peer) -> IPAddress | None:

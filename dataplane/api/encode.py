@@ -16,6 +16,7 @@ from dataplane.api.enums import (
     DATA_FORMATS,
     DEL_REASONS,
     DEVICE_STATES,
+    FLOAT_POLICIES,
     FRAGMENTATION_POLICIES,
     KEY_LIMITS,
     KEY_SLOTS,
@@ -34,6 +35,7 @@ from dataplane.engine.types import (
     PeerCounters,
     PeerCreated,
     PeerDeleted,
+    PeerFloatAsked,
     PeerFloated,
     PeerView,
     SocketClosed,
@@ -62,6 +64,7 @@ def encode_device(view: DeviceView) -> device_pb2.Device:
         follow_kernel_routes=view.follow_kernel_routes,
         tcp_mss_ipv4=view.tcp_mss_ipv4,
         tcp_mss_ipv6=view.tcp_mss_ipv6,
+        float_policy=FLOAT_POLICIES[view.float_policy],
     )
 
 
@@ -151,6 +154,16 @@ def encode_event(instance_id: str, event: Event) -> event_pb2.WatchResponse:
         case PeerFloated():
             response.peer_floated.CopyFrom(
                 event_pb2.PeerFloated(device=event.device, peer_id=event.peer_id, remote=_endpoint(event.remote))
+            )
+        case PeerFloatAsked():
+            response.peer_float_asked.CopyFrom(
+                event_pb2.PeerFloatAsked(
+                    device=event.device,
+                    peer_id=event.peer_id,
+                    remote=_endpoint(event.remote),
+                    asked_remote=_endpoint(event.asked_remote),
+                    asked_socket=event.asked_socket,
+                )
             )
         case KeySwapNeeded():
             response.key_swap_needed.CopyFrom(

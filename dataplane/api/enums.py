@@ -16,6 +16,7 @@ from dataplane.vocabulary import (
     DataFormat,
     DatapathKind,
     DelReason,
+    FloatPolicy,
     FragmentationPolicy,
     KeyLimit,
     KeySlot,
@@ -55,6 +56,11 @@ DEVICE_STATES: Final = {
     DeviceState.READY: device_pb2.DEVICE_STATE_READY,
     DeviceState.RESTARTING: device_pb2.DEVICE_STATE_RESTARTING,
     DeviceState.FAILED: device_pb2.DEVICE_STATE_FAILED,
+}
+FLOAT_POLICIES: Final = {
+    FloatPolicy.ALLOW: device_pb2.FLOAT_POLICY_ALLOW,
+    FloatPolicy.ASK: device_pb2.FLOAT_POLICY_ASK,
+    FloatPolicy.DENY: device_pb2.FLOAT_POLICY_DENY,
 }
 DATAPATH_KINDS: Final = {
     DatapathKind.PYTHON: server_pb2.DATAPATH_KIND_PYTHON,

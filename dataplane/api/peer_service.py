@@ -70,7 +70,8 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
         mode = self._mode_of(peer.device)
         current = self._spec_of(peer.device, peer.peer_id)
         protocol = None if current is None else self._protocol_of(peer.device, current.socket)
-        device, peer_id, change = decode_peer.decode_change(request, mode, current, protocol)
+        named_protocol = self._protocol_of(peer.device, peer.socket)
+        device, peer_id, change = decode_peer.decode_change(request, mode, current, protocol, named_protocol)
         return peer_pb2.UpdatePeerResponse(peer=encode_peer(await self._engine.update_peer(device, peer_id, change)))
 
     async def DeletePeer(self, request: peer_pb2.DeletePeerRequest, _context: object) -> peer_pb2.DeletePeerResponse:

@@ -25,7 +25,7 @@ from dataplane.datachannel.receive import Receiver
 from dataplane.datachannel.relay import Relay
 from dataplane.datachannel.routing import Prefix
 from dataplane.datachannel.transmit import Admits, Transmitter, everything
-from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
+from dataplane.vocabulary import Column, DropReason, FloatPolicy, KeySlot, Mode
 
 __all__ = [
     "DataChannel",
@@ -82,6 +82,10 @@ class DataChannel:
         self._receiver.skip_source_check = skip_source_check
         self.client_to_client = client_to_client
 
+    def set_float_policy(self, policy: FloatPolicy) -> None:
+        """Sets what happens to peers that send from another endpoint than their own; at first ALLOW."""
+        self._receiver.float_policy = policy
+
     def set_route(self, prefix: Prefix, target: int) -> None:
         """Has a prefix lead to the peer with this peer_id or to a RouteTarget; see PeerTable. Raises ValueError."""
         self._peers.set_route(prefix, target)
@@ -115,10 +119,15 @@ class DataChannel:
         peer.keepalive.restart(now_ns)
         self._arm(peer)
 
-    def set_remote(self, peer_id: int, remote: SockAddr | None, local: bytes | None) -> None:
-        """Sets where packets to a peer go, and from which local address (None: any). Raises UnknownPeer."""
+    def set_remote(
+        self, peer_id: int, remote: SockAddr | None, local: bytes | None, socket_id: int | None = None
+    ) -> None:
+        """Sets where packets to a peer go, from which local address (None: any) and by which socket (None: as before).
+
+        Raises UnknownPeer.
+        """
         peer = self._peers.get(peer_id)
-        self._peers.move(peer, peer.socket_id, remote)
+        self._peers.move(peer, peer.socket_id if socket_id is None else socket_id, remote)
         peer.local = local
 
     def peer_of_stream(self, socket_id: int) -> Peer | None:

@@ -7,13 +7,16 @@ compiled one) tell the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dataplane.vocabulary import KeyLimit
 
 if TYPE_CHECKING:
     # Peers have keys, and keys an AEAD, which whoever only wants these words need not load.
     from dataplane.datachannel.peer import Peer
+
+ASK_INTERVAL_NS: Final = 1_000_000_000
+"""A peer asks no more often whether it may float, so that it cannot flood those who hear of it."""
 
 
 class PeerExists(Exception):
@@ -27,6 +30,13 @@ class UnknownPeer(LookupError):
 @dataclass(frozen=True, slots=True)
 class Floated:
     """An authentic and newest packet came from a new endpoint: peer.remote, peer.socket_id or both have changed."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class FloatAsked:
+    """A packet came by which the peer would have floated, had the FloatPolicy not been ASK: peer.asked is where to."""
 
     peer: Peer
 
@@ -48,7 +58,7 @@ class KeyLimitNear:
     limit: KeyLimit
 
 
-Event = Floated | KeyExhausted | KeyLimitNear
+Event = Floated | FloatAsked | KeyExhausted | KeyLimitNear
 
 
 @dataclass(frozen=True, slots=True)

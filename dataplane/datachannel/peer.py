@@ -26,7 +26,8 @@ class Peer:
     remote is None if its packets travel in a stream, which it has for itself and never leaves. local is the packed
     address of this host that the peer talks to (None: any), vpn_ipv4 and vpn_ipv6 are its packed addresses inside the
     tunnel. row is its statistics row (vocabulary.Column). tx_id is the peer-id on packets to it, which its end may know
-    by another number (None: peer_id). own_mss are its own limits of the MSS option, mss those that hold for it.
+    by another number (None: peer_id). own_mss are its own limits of the MSS option, mss those that hold for it. asked
+    is the (socket_id, remote) to which it last asked to float, and from asks_again_ns on it may ask again.
     """
 
     peer_id: int
@@ -42,6 +43,8 @@ class Peer:
     keys: KeySlots = field(init=False, repr=False)
     own_mss: OwnLimits = field(init=False, repr=False, default=(None, None))
     mss: MssLimits = field(init=False, repr=False, default=MssLimits())
+    asked: tuple[int, SockAddr] | None = field(init=False, repr=False, default=None)
+    asks_again_ns: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self) -> None:
         self.keys = KeySlots(self.row)

@@ -11,7 +11,7 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
        AEAD                        -> RX_FORGERY_LIMIT, RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD
     6. last-received time, endpoint (never of a peer in a stream)
-                                   -> RX_FLOAT_REFUSED
+                                   -> RX_FLOAT_REFUSED, by the device's FloatPolicy or for another peer's sake
     7. keepalive                   -> consumed
     8. inner header                -> RX_NOT_IP
     9. inner source                -> RX_SOURCE_CHECK, unless the device skips that; then the MSS of TCP is lowered
@@ -27,11 +27,11 @@ from dataplane.datachannel.early_packets import EarlyPackets
 from dataplane.datachannel.ip_header import source_of
 from dataplane.datachannel.key_slots import AnyKey
 from dataplane.datachannel.mss import clamped
-from dataplane.datachannel.outcomes import Event, Floated, KeyLimitNear
+from dataplane.datachannel.outcomes import ASK_INTERVAL_NS, Event, FloatAsked, Floated, KeyLimitNear
 from dataplane.datachannel.peer import Peer
 from dataplane.datachannel.peer_table import PeerTable
 from dataplane.datachannel.wire import DATAGRAM_MAX, KEEPALIVE, KEY_ID_MAX, OPCODE_DATA_V2, OVERHEAD
-from dataplane.vocabulary import PEER_ID_UNDEF, Column, DropReason
+from dataplane.vocabulary import PEER_ID_UNDEF, Column, DropReason, FloatPolicy
 
 # Plain ints, since looking up a member of an enum costs as much as counting.
 _LINK_RX_BYTES: Final = int(Column.LINK_RX_BYTES)
@@ -43,7 +43,7 @@ _DROPS: Final = int(Column.DROPS)
 class Receiver:
     """The receiving half of a device's data channel."""
 
-    __slots__ = ("_device_row", "_early", "_events", "_peers", "skip_source_check")
+    __slots__ = ("_device_row", "_early", "_events", "_peers", "float_policy", "skip_source_check")
 
     def __init__(
         self, peers: PeerTable, early: EarlyPackets, device_row: MutableSequence[int], events: dict[Event, None]
@@ -53,6 +53,7 @@ class Receiver:
         self._device_row = device_row
         self._events = events
         self.skip_source_check = False
+        self.float_policy = FloatPolicy.ALLOW
 
     def open_batch(self, socket_id: int, datagrams: Sequence[Datagram], now_ns: int) -> list[tuple[Peer, bytes]]:
         """The IP packets in these datagrams, in order; see DataChannel.open_batch."""
@@ -102,12 +103,8 @@ class Receiver:
 
         peer.row[_LAST_RX_NS] = now_ns
         if source != peer.remote or socket_id != peer.socket_id:
-            if (
-                source is not None
-                and peer.remote is not None
-                and peer.keys.is_newest(key, packet_id)
-                and not self._float(peer, socket_id, source, local)
-            ):
+            is_newest = peer.keys.is_newest(key, packet_id)
+            if not self._admits_from_elsewhere(peer, socket_id, datagram, now_ns, is_newest=is_newest):
                 peer.drop(DropReason.RX_FLOAT_REFUSED)
                 return None
         elif local is not None:
@@ -143,12 +140,24 @@ class Receiver:
         self._device_row[_DROPS + reason] += 1
         return None
 
-    def _float(self, peer: Peer, socket_id: int, source: SockAddr, local: bytes | None) -> bool:
-        """Whether the peer may be there. OpenVPN, too, gives no client the address of another."""
-        if self._peers.by_endpoint.get((socket_id, source), peer) is not peer:
+    def _admits_from_elsewhere(
+        self, peer: Peer, socket_id: int, datagram: Datagram, now_ns: int, *, is_newest: bool
+    ) -> bool:
+        """Whether an authentic packet from there is taken. The newest takes the peer there, or asks for that."""
+        _, source, local = datagram
+        if source is None or peer.remote is None:
+            return True
+        # OpenVPN, too, gives no client the address of another.
+        may_float = is_newest and self._peers.by_endpoint.get((socket_id, source), peer) is peer
+        if self.float_policy is not FloatPolicy.ALLOW:
+            if may_float and self.float_policy is FloatPolicy.ASK and now_ns >= peer.asks_again_ns:
+                peer.asked = socket_id, source
+                peer.asks_again_ns = now_ns + ASK_INTERVAL_NS
+                self._events[FloatAsked(peer)] = None
             return False
-        self._peers.move(peer, socket_id, source)
-        if local is not None:
-            peer.local = local
-        self._events[Floated(peer)] = None
-        return True
+        if may_float:
+            self._peers.move(peer, socket_id, source)
+            if local is not None:
+                peer.local = local
+            self._events[Floated(peer)] = None
+        return may_float or not is_newest

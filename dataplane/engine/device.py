@@ -41,13 +41,15 @@ from dataplane.messages import (
     KeyExhausted,
     KeyLimitNear,
     PeerExpired,
+    PeerFloatAsked,
     PeerFloated,
+    SetFloatPolicy,
     SetSwitches,
     SetTcpMss,
     TransportClosed,
 )
 from dataplane.statistics_page import DEVICE_ROW, StatisticsPage
-from dataplane.vocabulary import DelReason
+from dataplane.vocabulary import DelReason, FloatPolicy
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class Device:
             follow_kernel_routes=self._spec.follow_kernel_routes,
             tcp_mss_ipv4=self._spec.tcp_mss_ipv4,
             tcp_mss_ipv6=self._spec.tcp_mss_ipv6,
+            float_policy=self._spec.float_policy,
         )
 
     async def update(self, change: DeviceChange) -> DeviceView:
@@ -172,6 +175,8 @@ class Device:
         await self._supervisor.request(command, self._tun.fd, self._page_fd)
         if spec.tcp_mss_ipv4 or spec.tcp_mss_ipv6:
             await self._supervisor.request(SetTcpMss(spec.tcp_mss_ipv4, spec.tcp_mss_ipv6))
+        if spec.float_policy is not FloatPolicy.ALLOW:
+            await self._supervisor.request(SetFloatPolicy(spec.float_policy))
         await self.sockets.hand_all_over()
         await self._routes.renew()
 
@@ -191,6 +196,8 @@ class Device:
                 self.peers.expired(event)
             case PeerFloated():
                 self.peers.floated(event)
+            case PeerFloatAsked():
+                self.peers.float_asked(event)
             case KeyExhausted():
                 self.keys.exhausted(event)
             case KeyLimitNear():
@@ -228,4 +235,5 @@ def _commands(spec: DeviceSpec) -> tuple[Command, ...]:
     return (
         SetSwitches(spec.skip_source_check, spec.client_to_client),
         SetTcpMss(spec.tcp_mss_ipv4, spec.tcp_mss_ipv6),
+        SetFloatPolicy(spec.float_policy),
     )

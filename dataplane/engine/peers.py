@@ -32,6 +32,7 @@ from dataplane.engine.types import (
     PeerCounters,
     PeerCreated,
     PeerDeleted,
+    PeerFloatAsked,
     PeerFloated,
     PeerSpec,
     PeerView,
@@ -97,11 +98,11 @@ class Peers:
         async with self._supervisor.exclusive():
             peer = self._table.get(peer_id)
             wanted = _changed(peer.spec, change)
-            bound = self._sockets.get(wanted.socket).bound
-            if bound.remote is None:
-                _check_families(wanted, bound)
+            socket = self._sockets.get(wanted.socket)
+            if socket.bound.remote is None:
+                _check_families(wanted, socket.bound)
             self._check_addresses(wanted)
-            await self._supervisor.request(_update_peer(peer_id, change))
+            await self._supervisor.request(_update_peer(wanted, change, socket))
             # Not `wanted`: the peer may have floated since.
             before, after = peer.spec, _changed(peer.spec, change)
             self._table.respecify(peer, after)
@@ -144,6 +145,18 @@ class Peers:
         name = peer.spec.socket if socket is None else socket.name
         self._table.respecify(peer, dataclasses.replace(peer.spec, remote=remote, local_address=local, socket=name))
         self._events.publish(self._device, lambda revision: PeerFloated(revision, self._device, event.peer_id, remote))
+
+    def float_asked(self, event: messages.PeerFloatAsked) -> None:
+        """The worker heard a peer from elsewhere. Raises ValueError if that is no address."""
+        peer = self._table.meant_by(event.peer_id, event.uid)
+        socket = self._sockets.meant_by(event.socket_id)
+        if peer is None or socket is None or peer.spec.remote is None:
+            return
+        remote, asked = peer.spec.remote, _endpoint(event.remote)
+        self._events.publish(
+            self._device,
+            lambda revision: PeerFloatAsked(revision, self._device, event.peer_id, remote, asked, socket.name),
+        )
 
     def stream_ended(self, event: messages.TransportClosed) -> None:
         """The worker removed the peer of a TCP socket, whose connection has ended. Raises ValueError for no reason."""
@@ -259,12 +272,14 @@ def _add_peer(peer: Peer, socket: Socket) -> AddPeer:
     )
 
 
-def _update_peer(peer_id: int, change: PeerChange) -> UpdatePeer:
+def _update_peer(wanted: PeerSpec, change: PeerChange, socket: Socket) -> UpdatePeer:
     unset = msgspec.UNSET
+    stays = change.socket is UNSET
     return UpdatePeer(
-        peer_id=peer_id,
+        peer_id=wanted.peer_id,
         remote=unset if change.remote is UNSET else _message_endpoint(change.remote),
-        local=unset if change.local_address is UNSET else _packed(change.local_address),
+        # Else it would keep what it learned on the other socket.
+        local=unset if change.local_address is UNSET and stays else _packed(wanted.local_address),
         vpn_ipv4=unset if change.vpn_ipv4 is UNSET else _packed(change.vpn_ipv4),
         vpn_ipv6=unset if change.vpn_ipv6 is UNSET else _packed(change.vpn_ipv6),
         keepalive_interval_s=unset if change.keepalive_interval_s is UNSET else change.keepalive_interval_s,
@@ -272,6 +287,7 @@ def _update_peer(peer_id: int, change: PeerChange) -> UpdatePeer:
         tx_id=unset if change.tx_id is UNSET else change.tx_id,
         tcp_mss_ipv4=unset if change.tcp_mss_ipv4 is UNSET else change.tcp_mss_ipv4,
         tcp_mss_ipv6=unset if change.tcp_mss_ipv6 is UNSET else change.tcp_mss_ipv6,
+        socket_id=unset if stays else socket.socket_id,
     )
 
 

@@ -12,7 +12,7 @@ from enum import Enum, unique
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from dataplane.transport.socket_options import NO_OPTIONS, SocketOptions
-from dataplane.vocabulary import Cipher, DataFormat, DelReason, KeyLimit, KeySlot, Mode, SocketProtocol
+from dataplane.vocabulary import Cipher, DataFormat, DelReason, FloatPolicy, KeyLimit, KeySlot, Mode, SocketProtocol
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -56,6 +56,7 @@ class DeviceSpec:
     follow_kernel_routes: bool = False
     tcp_mss_ipv4: int = 0
     tcp_mss_ipv6: int = 0
+    float_policy: FloatPolicy = FloatPolicy.ALLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class DeviceChange:
     follow_kernel_routes: bool | None = None
     tcp_mss_ipv4: int | None = None
     tcp_mss_ipv6: int | None = None
+    float_policy: FloatPolicy | None = None
 
     @property
     def concerns_link(self) -> bool:
@@ -99,6 +101,7 @@ class DeviceView:
     follow_kernel_routes: bool = False
     tcp_mss_ipv4: int = 0
     tcp_mss_ipv6: int = 0
+    float_policy: FloatPolicy = FloatPolicy.ALLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ UNSET = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """New values of a peer; UNSET leaves one as it is, None empties it."""
+    """New values of a peer; UNSET leaves one as it is, None empties it. A socket comes with a remote."""
 
     remote: Endpoint | Unset = UNSET
     local_address: IPAddress | Unset | None = UNSET
@@ -183,6 +186,7 @@ class PeerChange:
     routes: tuple[IPNetwork, ...] | Unset = UNSET
     tcp_mss_ipv4: int | Unset | None = UNSET
     tcp_mss_ipv6: int | Unset | None = UNSET
+    socket: str | Unset = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +303,18 @@ class PeerFloated:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerFloatAsked:
+    """A peer would have moved from `remote` to where it was heard, had the device's FloatPolicy not been ASK."""
+
+    revision: int
+    device: str
+    peer_id: int
+    remote: Endpoint
+    asked_remote: Endpoint
+    asked_socket: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeySwapNeeded:
     """A key was used up and removed."""
 
@@ -344,6 +360,7 @@ Event = (
     | PeerCreated
     | PeerDeleted
     | PeerFloated
+    | PeerFloatAsked
     | KeySwapNeeded
     | KeyLimitNear
     | SocketClosed

@@ -21,13 +21,14 @@ from dataplane.messages import (
     KeyExhausted,
     KeyLimitNear,
     PeerExpired,
+    PeerFloatAsked,
     PeerFloated,
     Reply,
     Request,
     TransportClosed,
 )
 
-WorkerEvent = PeerExpired | PeerFloated | KeyExhausted | KeyLimitNear | DeviceClosed | TransportClosed
+WorkerEvent = PeerExpired | PeerFloated | PeerFloatAsked | KeyExhausted | KeyLimitNear | DeviceClosed | TransportClosed
 
 _READ_BATCH: Final = 64
 """Datagrams read before other tasks of the loop get their turn."""

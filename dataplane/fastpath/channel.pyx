@@ -94,6 +94,10 @@ cdef class DataChannel:
         self.receiver.skip_source_check = skip_source_check
         self.client_to_client = client_to_client
 
+    def set_float_policy(self, policy):
+        """Sets what happens to peers that send from another endpoint than their own; at first ALLOW."""
+        self.receiver.float_policy = policy
+
     def set_route(self, prefix, target):
         """Has a prefix lead to the peer with this peer_id or to a RouteTarget; see PeerTable. Raises ValueError."""
         self.peers.set_route(prefix, target)
@@ -129,12 +133,15 @@ cdef class DataChannel:
         peer.keepalive.restart(now_ns)
         self._arm(peer)
 
-    def set_remote(self, peer_id, remote, local):
-        """Sets where packets to a peer go, and from which local address (None: any). Raises UnknownPeer, ValueError."""
+    def set_remote(self, peer_id, remote, local, socket_id=None):
+        """Sets where packets to a peer go, from which local address (None: any) and by which socket (None: as before).
+
+        Raises UnknownPeer, ValueError.
+        """
         cdef Peer peer = self.peers.get(peer_id)
         cdef Endpoint endpoint = pack_endpoint(remote)
         cdef LocalAddress address = pack_local(local)
-        self.peers.move(&peer.state, peer.state.socket_id, &endpoint)
+        self.peers.move(&peer.state, peer.state.socket_id if socket_id is None else socket_id, &endpoint)
         peer.state.local = address
 
     def peer_of_stream(self, uint32_t socket_id):

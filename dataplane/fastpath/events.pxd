@@ -9,7 +9,8 @@ cdef enum:
     # A kind is what happened in steps of 8, and the key_id of the key that it happened to.
     KEYS = 8
     FLOATED = 4 * KEYS  # 0: the primary key was used up; 1..3: a key came near to this KeyLimit
-    EVENT_KINDS = FLOATED + 1
+    FLOAT_ASKED = FLOATED + 1
+    EVENT_KINDS = FLOAT_ASKED + 1
 
 cdef struct PeerEvent:
     PeerState* peer

@@ -1,7 +1,8 @@
 """What happens to peers on the packet path, until Python asks for it.
 
-Knows that a peer floated, or that a key of it was used up or soon will be, and in which order. Must not know how that
-came about. Noting takes neither the GIL nor memory: room for all that can wait is made when a peer is added.
+Knows that a peer floated or asked to, or that a key of it was used up or soon will be, and in which order. Must not
+know how that came about. Noting takes neither the GIL nor memory: room for all that can wait is made when a peer is
+added.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
@@ -9,7 +10,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from dataplane.fastpath.peer cimport Peer, PeerState
 
-from dataplane.datachannel.outcomes import Floated, KeyExhausted, KeyLimitNear
+from dataplane.datachannel.outcomes import FloatAsked, Floated, KeyExhausted, KeyLimitNear
 from dataplane.vocabulary import KeyLimit
 
 
@@ -54,6 +55,8 @@ cdef class Events:
             peer.state.events = 0
             if event.kind == FLOATED:
                 self.collected[Floated(peer)] = None
+            elif event.kind == FLOAT_ASKED:
+                self.collected[FloatAsked(peer)] = None
             elif event.kind < KEYS:
                 self.collected[KeyExhausted(peer, event.kind)] = None
                 peer.keys.release_exhausted()

@@ -22,6 +22,9 @@ cdef struct PeerState:
     void* peer  # the Peer object that this is part of; its tables hold the reference
     PeerState* next  # of all peers of the device, in the order in which they came (peer_table.pyx)
     PeerState* previous
+    Endpoint asked_remote  # to which it last asked to float
+    uint32_t asked_socket_id
+    uint64_t asks_again_ns  # from when on it may ask again
 
 
 @cython.final

@@ -76,6 +76,12 @@ cdef class Peer:
         """The packed address of this host that it talks to; None: any."""
         return unpack_local(&self.state.local)
 
+    @property
+    def asked(self):
+        """The (socket_id, remote) to which it last asked to float; None: it never did."""
+        remote = unpack_endpoint(&self.state.asked_remote)
+        return None if remote is None else (self.state.asked_socket_id, remote)
+
     def drop(self, reason):
         """Counts a dropped packet."""
         packets_dropped(&self.state, DropReason(reason), 1)

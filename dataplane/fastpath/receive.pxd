@@ -25,6 +25,7 @@ cdef class Receiver:
     cdef Events events
     cdef Row device
     cdef bint skip_source_check
+    cdef int float_policy  # vocabulary.FloatPolicy
     # Takes one OpenVPN packet; see DataChannel.receive.
     cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,
                           uint64_t now_ns, Span* packet, PeerState** peer) noexcept nogil
@@ -34,5 +35,7 @@ cdef class Receiver:
     # private
     cdef PeerState* _find_peer(self, uint32_t socket_id, Span datagram, const Endpoint* source) noexcept nogil
     cdef bint _learn_endpoint(self, PeerState* peer, KeyState* key, uint64_t packet_id, uint32_t socket_id,
-                              const Endpoint* source, const LocalAddress* local) noexcept nogil
+                              const Endpoint* source, const LocalAddress* local, uint64_t now_ns) noexcept nogil
+    cdef bint _admits_from_elsewhere(self, PeerState* peer, bint newest, uint32_t socket_id, const Endpoint* source,
+                                     const LocalAddress* local, uint64_t now_ns) noexcept nogil
     cdef bint _check_inner(self, PeerState* peer, Span payload) noexcept nogil

@@ -12,7 +12,7 @@ from dataplane.fastpath.aead cimport (
 )
 from dataplane.fastpath.early_packets cimport EarlyPackets
 from dataplane.fastpath.endpoint cimport Endpoint, LocalAddress, same_endpoint
-from dataplane.fastpath.events cimport FLOATED, Events, nearness_of
+from dataplane.fastpath.events cimport FLOAT_ASKED, FLOATED, Events, nearness_of
 from dataplane.fastpath.ip_header cimport IpAddress, source_of
 from dataplane.fastpath.key_slots cimport find_key, is_newest
 from dataplane.fastpath.mss cimport clamp_mss
@@ -22,9 +22,9 @@ from dataplane.fastpath.replay_window cimport ACCEPTED
 from dataplane.fastpath.row cimport LAST_RX_NS, LINK_RX_BYTES, Row, count_drops, count_traffic
 from dataplane.fastpath.span cimport Span, equal, get8, get32, span_of
 
-from dataplane.datachannel import wire
+from dataplane.datachannel import outcomes, wire
 from dataplane.vocabulary import PEER_ID_UNDEF as _PEER_ID_UNDEF
-from dataplane.vocabulary import DropReason
+from dataplane.vocabulary import DropReason, FloatPolicy
 
 cdef uint8_t OPCODE_DATA_V2 = wire.OPCODE_DATA_V2
 cdef uint8_t KEY_ID_MASK = wire.KEY_ID_MAX
@@ -32,6 +32,10 @@ cdef size_t DATAGRAM_MAX = wire.DATAGRAM_MAX
 cdef uint32_t PEER_ID_UNDEF = _PEER_ID_UNDEF
 cdef bytes KEEPALIVE_BYTES = wire.KEEPALIVE
 cdef Span KEEPALIVE = span_of(<uint8_t*><char*>KEEPALIVE_BYTES, len(KEEPALIVE_BYTES))
+
+cdef int FLOAT_ALLOW = FloatPolicy.ALLOW
+cdef int FLOAT_ASK = FloatPolicy.ASK
+cdef uint64_t ASK_INTERVAL_NS = outcomes.ASK_INTERVAL_NS
 
 cdef int TRUNCATED = DropReason.RX_TRUNCATED
 cdef int NOT_DATA = DropReason.RX_NOT_DATA
@@ -52,6 +56,7 @@ cdef class Receiver:
         self.early = early
         self.device = device
         self.events = events
+        self.float_policy = FLOAT_ALLOW
 
     cdef Received receive(self, uint32_t socket_id, Span datagram, const Endpoint* source, const LocalAddress* local,
                           uint64_t now_ns, Span* packet, PeerState** peer) noexcept nogil:
@@ -88,7 +93,7 @@ cdef class Receiver:
             packets_dropped(peer, refusal, 1)
             return RECEIVED_NOTHING
         peer.row[LAST_RX_NS] = now_ns
-        if not self._learn_endpoint(peer, key, packet_id, socket_id, source, local):
+        if not self._learn_endpoint(peer, key, packet_id, socket_id, source, local, now_ns):
             packets_dropped(peer, FLOAT_REFUSED, 1)
             return RECEIVED_NOTHING
         if equal(payload, KEEPALIVE) or not self._check_inner(peer, payload):
@@ -120,20 +125,39 @@ cdef class Receiver:
         return NULL
 
     cdef bint _learn_endpoint(self, PeerState* peer, KeyState* key, uint64_t packet_id, uint32_t socket_id,
-                              const Endpoint* source, const LocalAddress* local) noexcept nogil:
-        """False: the endpoint is another peer's. OpenVPN, too, gives no client the address of another."""
-        cdef PeerState* holder
+                              const Endpoint* source, const LocalAddress* local, uint64_t now_ns) noexcept nogil:
+        """Whether an authentic packet from there is taken."""
         if socket_id != peer.socket_id or not same_endpoint(source, &peer.remote):
-            if source.size == 0 or peer.remote.size == 0 or not is_newest(peer.keys, key, packet_id):
-                return True
-            holder = self.peers.at_endpoint(socket_id, source)
-            if holder != NULL and holder != peer:
-                return False
-            self.peers.move(peer, socket_id, source)
-            self.events.note(peer, FLOATED)
+            return self._admits_from_elsewhere(
+                peer, is_newest(peer.keys, key, packet_id), socket_id, source, local, now_ns
+            )
         if local.size:
             peer.local = local[0]
         return True
+
+    cdef bint _admits_from_elsewhere(self, PeerState* peer, bint newest, uint32_t socket_id, const Endpoint* source,
+                                     const LocalAddress* local, uint64_t now_ns) noexcept nogil:
+        """Whether an authentic packet from there is taken. The newest takes the peer there, or asks for that."""
+        cdef PeerState* holder
+        cdef bint may_float
+        if source.size == 0 or peer.remote.size == 0:
+            return True
+        # OpenVPN, too, gives no client the address of another.
+        holder = self.peers.at_endpoint(socket_id, source)
+        may_float = newest and (holder == NULL or holder == peer)
+        if self.float_policy != FLOAT_ALLOW:
+            if may_float and self.float_policy == FLOAT_ASK and now_ns >= peer.asks_again_ns:
+                peer.asked_socket_id = socket_id
+                peer.asked_remote = source[0]
+                peer.asks_again_ns = now_ns + ASK_INTERVAL_NS
+                self.events.note(peer, FLOAT_ASKED)
+            return False
+        if may_float:
+            self.peers.move(peer, socket_id, source)
+            if local.size:
+                peer.local = local[0]
+            self.events.note(peer, FLOATED)
+        return may_float or not newest
 
     cdef bint _check_inner(self, PeerState* peer, Span payload) noexcept nogil:
         cdef IpAddress source = source_of(payload)

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from dataplane.messages import MAX_MESSAGE, FromWorker, PeerFloated, Reply, Request
+from dataplane.messages import MAX_MESSAGE, FromWorker, PeerFloatAsked, PeerFloated, Reply, Request
 
 _ANCILLARY_SPACE: Final = socket.CMSG_SPACE(4 * 4)  # four descriptors: more than any command has, so a surplus is seen
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid
@@ -85,10 +85,12 @@ class CommandChannel:
     def send(self, message: FromWorker) -> None:
         """Sends a message, or queues it behind others. Raises DaemonGone.
 
-        A queued PeerFloated is replaced by a later one of the same peer: a peer that jumps to and fro
-        must not be able to fill the memory.
+        A queued PeerFloated is replaced by a later one of the same peer, and so is a PeerFloatAsked: a peer that jumps
+        to and fro must not be able to fill the memory.
         """
-        key = ("floated", message.uid) if isinstance(message, PeerFloated) else object()
+        key: object = object()
+        if isinstance(message, PeerFloated | PeerFloatAsked):
+            key = type(message), message.uid
         self._unsent[key] = self._encode(message)
         self._unsent.move_to_end(key)
         self.flush()

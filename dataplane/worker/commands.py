@@ -29,6 +29,7 @@ from dataplane.messages import (
     RemoveSocket,
     Reply,
     Request,
+    SetFloatPolicy,
     SetRoutes,
     SetSwitches,
     SetTcpMss,
@@ -42,7 +43,7 @@ from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.tcp import TcpTransport
 from dataplane.transport.tcp_socket import NotAControlStream
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, DataFormat, KeySlot, Mode
+from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, DataFormat, FloatPolicy, KeySlot, Mode
 from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
@@ -133,6 +134,8 @@ class _DeviceCommands:
                 self._path.remove_transport(self._transport(command.socket_id))
             case SetTcpMss():
                 self._channel.set_device_mss(MssLimits(_mss(command.tcp_mss_ipv4), _mss(command.tcp_mss_ipv6)))
+            case SetFloatPolicy():
+                self._channel.set_float_policy(FloatPolicy(command.policy))
             case AddPeer():
                 self._add_peer(command)
             case UpdatePeer():
@@ -185,11 +188,15 @@ class _DeviceCommands:
 
     def _update_peer(self, command: UpdatePeer) -> None:
         peer = self._channel.peer(command.peer_id)
-        remote, local = peer.remote, peer.local
+        remote, local, socket_id = peer.remote, peer.local, peer.socket_id
+        if command.socket_id is not UNSET:
+            if command.remote is UNSET:
+                raise ValueError("a socket without a remote")
+            socket_id = command.socket_id
         if command.remote is not UNSET:
-            remote = _sockaddr(self._transport(peer.socket_id), command.remote)
+            remote = _sockaddr(self._transport(socket_id), command.remote)
         if command.local is not UNSET:
-            local = _local_address(self._transport(peer.socket_id), command.local)
+            local = _local_address(self._transport(socket_id), command.local)
         vpn_ipv4 = peer.vpn_ipv4 if command.vpn_ipv4 is UNSET else _vpn_address(command.vpn_ipv4, 4)
         vpn_ipv6 = peer.vpn_ipv6 if command.vpn_ipv6 is UNSET else _vpn_address(command.vpn_ipv6, 16)
         interval_s, timeout_s = command.keepalive_interval_s, command.keepalive_timeout_s
@@ -204,7 +211,7 @@ class _DeviceCommands:
             self._channel.set_vpn_addresses(peer.peer_id, vpn_ipv4, vpn_ipv6)
         except PeerExists as error:
             raise Refused("VPN_ADDRESS_IN_USE", str(error)) from error
-        self._channel.set_remote(peer.peer_id, remote, local)
+        self._channel.set_remote(peer.peer_id, remote, local, socket_id)
         self._channel.set_tx_id(peer.peer_id, tx_id)
         self._channel.set_mss(peer.peer_id, (mss_ipv4, mss_ipv6))
         if interval_s is not UNSET or timeout_s is not UNSET:

@@ -17,7 +17,7 @@ from dataplane.datachannel.mss import MssLimits, OwnLimits
 from dataplane.datachannel.routing import Prefix
 from dataplane.messages import FromWorker
 from dataplane.transport import Transport
-from dataplane.vocabulary import DatapathKind, KeySlot, Mode
+from dataplane.vocabulary import DatapathKind, FloatPolicy, KeySlot, Mode
 
 
 class Peer(Protocol):
@@ -50,8 +50,10 @@ class DataChannel(Protocol):
     def set_keepalive(self, peer_id: int, interval_s: int, timeout_s: int, now_ns: int) -> None:
         """Sets the keepalive and restarts both clocks. Raises UnknownPeer."""
 
-    def set_remote(self, peer_id: int, remote: SockAddr | None, local: bytes | None) -> None:
-        """Sets where packets to a peer go, and from which local address. Raises UnknownPeer."""
+    def set_remote(
+        self, peer_id: int, remote: SockAddr | None, local: bytes | None, socket_id: int | None = None
+    ) -> None:
+        """Sets where packets to a peer go, from which local address and by which socket. Raises UnknownPeer."""
 
     def peer_of_stream(self, socket_id: int) -> Peer | None:
         """The peer whose packets travel in this socket's stream, if there is one."""
@@ -64,6 +66,9 @@ class DataChannel(Protocol):
 
     def set_switches(self, *, skip_source_check: bool, client_to_client: bool) -> None:
         """Whether inner sources are not checked, and packets between peers stay inside."""
+
+    def set_float_policy(self, policy: FloatPolicy) -> None:
+        """Sets what happens to peers that send from another endpoint than their own."""
 
     def set_route(self, prefix: Prefix, target: int) -> None:
         """Has a prefix lead to the peer with this peer_id or to a RouteTarget. Raises ValueError."""

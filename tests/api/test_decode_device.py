@@ -12,7 +12,7 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2
 from dataplane.api import decode_device
 from dataplane.api.violations import InvalidRequest
 from dataplane.engine.types import DeviceChange, DeviceSpec
-from dataplane.vocabulary import Mode
+from dataplane.vocabulary import FloatPolicy, Mode
 from tests.api.conftest import device_message
 
 TOKEN = "0123456789abcdef" * 2
@@ -37,6 +37,7 @@ def test_all_settings_are_taken() -> None:
         network_namespace="/n",
         tcp_mss_ipv4=88,
         tcp_mss_ipv6=65475,
+        float_policy=device_pb2.FLOAT_POLICY_DENY,
     )
     assert spec == DeviceSpec(
         "d",
@@ -48,6 +49,7 @@ def test_all_settings_are_taken() -> None:
         network_namespace="/n",
         tcp_mss_ipv4=88,
         tcp_mss_ipv6=65475,
+        float_policy=FloatPolicy.DENY,
     )
 
 
@@ -121,3 +123,20 @@ def test_a_change_may_take_a_limit_of_segments_away() -> None:
     assert decode_device.decode_change(request, Mode.MP) == ("d", DeviceChange(tcp_mss_ipv4=0))
     request.update_mask.paths.append("tcp_mss_ipv6")
     assert decode_device.decode_change(request, Mode.MP) == ("d", DeviceChange(tcp_mss_ipv4=0, tcp_mss_ipv6=1380))
+
+
+@pytest.mark.parametrize(
+    ("number", "policy"),
+    [
+        (device_pb2.FLOAT_POLICY_UNSPECIFIED, FloatPolicy.ALLOW),
+        (device_pb2.FLOAT_POLICY_ALLOW, FloatPolicy.ALLOW),
+        (device_pb2.FLOAT_POLICY_ASK, FloatPolicy.ASK),
+    ],
+)
+def test_a_policy_for_floats_that_is_not_given_allows_them(number: int, policy: FloatPolicy) -> None:
+    assert spec_of(float_policy=number).float_policy is policy
+    device = device_message(float_policy=number)
+    request = device_pb2.UpdateDeviceRequest(device=device, update_mask=FieldMask(paths=["float_policy"]))
+    _, change = decode_device.decode_change(request, Mode.P2P)
+    assert change == DeviceChange(float_policy=policy)
+    assert not change.concerns_link

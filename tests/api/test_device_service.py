@@ -36,6 +36,7 @@ async def test_a_created_device_is_returned_with_defaults_and_state(api: Api) ->
         mtu=1428,
         state=device_pb2.DEVICE_STATE_READY,
         worker_pid=1000,
+        float_policy=device_pb2.FLOAT_POLICY_ALLOW,
     )
 
 
@@ -48,6 +49,7 @@ async def test_a_device_is_created_as_asked_for(api: Api) -> None:
         addresses=["10.8.0.1/24", "fd00::1/64"],
         admin_up=True,
         network_namespace="/run/netns/blue",
+        float_policy=device_pb2.FLOAT_POLICY_ASK,
     )
     device = (await api.devices.CreateDevice(create(asked))).device
     assert changed(device, state=None, worker_pid=None) == asked
@@ -82,6 +84,8 @@ BAD_CREATIONS = [
     ({"device__mtu": 65464}, {"device.mtu"}),
     ({"device__tcp_mss_ipv4": 87, "device__tcp_mss_ipv6": 87}, {"device.tcp_mss_ipv4", "device.tcp_mss_ipv6"}),
     ({"device__tcp_mss_ipv4": 65496, "device__tcp_mss_ipv6": 65476}, {"device.tcp_mss_ipv4", "device.tcp_mss_ipv6"}),
+    ({"device__float_policy": 4}, {"device.float_policy"}),
+    ({"device__float_policy": -1}, {"device.float_policy"}),
     ({"device__mtu": 1279, "device__addresses": ["fd00::1/64"]}, {"device.mtu"}),
     ({"device__addresses": ["10.8.0.1"]}, {"device.addresses[0]"}),
     ({"device__addresses": ["10.8.0.1/24", "10.8.0.1/255.255.255.0"]}, {"device.addresses[1]"}),
@@ -273,6 +277,15 @@ async def test_each_switch_is_on_by_an_update_and_off_by_the_next(api: Api, swit
     assert api.resources.changes == []
 
 
+async def test_the_policy_for_floats_changes_without_the_interface(api: Api) -> None:
+    before = (await api.devices.CreateDevice(create())).device
+    device = (await api.devices.UpdateDevice(update("float_policy", float_policy=device_pb2.FLOAT_POLICY_DENY))).device
+    assert device == changed(before, float_policy=device_pb2.FLOAT_POLICY_DENY)
+    assert list((await api.devices.ListDevices(device_pb2.ListDevicesRequest())).devices) == [device]
+    assert (await api.devices.UpdateDevice(update("float_policy"))).device == before
+    assert api.resources.changes == []
+
+
 async def test_the_switches_of_many_peers_are_refused_on_a_p2p_device(api: Api) -> None:
     await api.make_device(mode=common_pb2.DEVICE_MODE_P2P)
     switches = ("client_to_client", "forward_multicast", "follow_kernel_routes")
@@ -305,6 +318,7 @@ async def test_update_with_an_empty_list_takes_the_addresses_away(api: Api) -> N
         (["mtu"], {"mtu": 65464}, {"device.mtu"}),
         (["tcp_mss_ipv4"], {"tcp_mss_ipv4": 1}, {"device.tcp_mss_ipv4"}),
         (["tcp_mss_ipv6"], {"tcp_mss_ipv6": 65476}, {"device.tcp_mss_ipv6"}),
+        (["float_policy"], {"float_policy": 4}, {"device.float_policy"}),
         (["addresses"], {"addresses": ["x"]}, {"device.addresses[0]"}),
         (["mtu", "addresses"], {"mtu": 1000, "addresses": ["fd00::1/64"]}, {"device.mtu"}),
         (["mtu", "mode"], {"mtu": 1, "addresses": ["ignored"]}, {"update_mask", "device.mtu"}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2
@@ -20,6 +20,7 @@ from dataplane.engine.types import (
     PeerCounters,
     PeerCreated,
     PeerDeleted,
+    PeerFloatAsked,
     PeerFloated,
     PeerSpec,
     PeerView,
@@ -47,6 +48,7 @@ PEER = PeerView(PeerSpec("d", 1, "s", REMOTE), PeerCounters(), 5, 1_700_000_000_
                     state=device_pb2.DEVICE_STATE_RESTARTING,
                     peer_count=2,
                     drops=[common_pb2.DropCounter(reason="rx_truncated", packets=3)],
+                    float_policy=device_pb2.FLOAT_POLICY_ALLOW,
                 )
             ),
         ),
@@ -65,6 +67,18 @@ PEER = PeerView(PeerSpec("d", 1, "s", REMOTE), PeerCounters(), 5, 1_700_000_000_
             event_pb2.WatchResponse(
                 peer_floated=event_pb2.PeerFloated(
                     device="d", peer_id=1, remote=common_pb2.Endpoint(address="fe80::7", port=7, scope_id=3)
+                )
+            ),
+        ),
+        (
+            PeerFloatAsked(9, "d", 1, Endpoint(IPv4Address("192.0.2.7"), 8), REMOTE, "s"),
+            event_pb2.WatchResponse(
+                peer_float_asked=event_pb2.PeerFloatAsked(
+                    device="d",
+                    peer_id=1,
+                    remote=common_pb2.Endpoint(address="192.0.2.7", port=8),
+                    asked_remote=common_pb2.Endpoint(address="fe80::7", port=7, scope_id=3),
+                    asked_socket="s",
                 )
             ),
         ),

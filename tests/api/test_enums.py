@@ -12,7 +12,17 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, key_pb2, server
 from dataplane.api import enums
 from dataplane.engine.types import DeviceState
 from dataplane.observability.log import LogLevel
-from dataplane.vocabulary import Cipher, DataFormat, DatapathKind, DelReason, KeyLimit, KeySlot, Mode, SocketProtocol
+from dataplane.vocabulary import (
+    Cipher,
+    DataFormat,
+    DatapathKind,
+    DelReason,
+    FloatPolicy,
+    KeyLimit,
+    KeySlot,
+    Mode,
+    SocketProtocol,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +35,7 @@ from dataplane.vocabulary import Cipher, DataFormat, DatapathKind, DelReason, Ke
         (KeyLimit, enums.KEY_LIMITS, event_pb2.KeyLimit.DESCRIPTOR),
         (DelReason, enums.DEL_REASONS, common_pb2.DelReason.DESCRIPTOR),
         (DeviceState, enums.DEVICE_STATES, device_pb2.DeviceState.DESCRIPTOR),
+        (FloatPolicy, enums.FLOAT_POLICIES, device_pb2.FloatPolicy.DESCRIPTOR),
         (DatapathKind, enums.DATAPATH_KINDS, server_pb2.DatapathKind.DESCRIPTOR),
         (SocketProtocol, enums.SOCKET_PROTOCOLS, socket_pb2.SocketProtocol.DESCRIPTOR),
         (LogLevel, enums.LOG_LEVELS, server_pb2.LogLevel.DESCRIPTOR),

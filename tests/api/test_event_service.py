@@ -12,7 +12,7 @@ from ovpn.dataplane.v1 import common_pb2, device_pb2, event_pb2, peer_pb2
 
 from dataplane.engine.types import DeviceCreated
 from dataplane.engine.watch import BACKLOG_MAX
-from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloated
+from dataplane.messages import Endpoint, KeyExhausted, PeerExpired, PeerFloatAsked, PeerFloated
 from tests.api.conftest import PATIENCE_S, Api, key_message, refusal_of
 from tests.engine.conftest import fill_row
 
@@ -116,6 +116,19 @@ async def test_what_the_worker_reports_is_told(api: Api, reader: Reader) -> None
     assert (await reader.next()).peer_floated == event_pb2.PeerFloated(device="d", peer_id=1, remote=remote)
     assert (await reader.next()).key_swap_needed == event_pb2.KeySwapNeeded(device="d", peer_id=1, key_id=3)
     assert (await reader.next()).peer_deleted.reason == common_pb2.DEL_REASON_EXPIRED
+
+
+async def test_a_peer_that_asks_to_float_is_told_with_both_places(api: Api, reader: Reader) -> None:
+    peer = (await api.peers.GetPeer(peer_pb2.GetPeerRequest(device="d", peer_id=1))).peer
+    worker = api.launcher.worker
+    worker.say(PeerFloatAsked(1, worker.peers[1].uid, Endpoint(bytes([203, 0, 113, 5]), 7), 1))
+    assert (await reader.next()).peer_float_asked == event_pb2.PeerFloatAsked(
+        device="d",
+        peer_id=1,
+        remote=peer.remote,
+        asked_remote=common_pb2.Endpoint(address="203.0.113.5", port=7),
+        asked_socket=peer.socket,
+    )
 
 
 async def test_a_dead_worker_is_told_after_its_peers(api: Api, reader: Reader) -> None:

@@ -8,9 +8,9 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from ovpn.dataplane.v1 import common_pb2, peer_pb2
+from ovpn.dataplane.v1 import common_pb2, peer_pb2, socket_pb2
 
-from tests.api.conftest import Api, changed, peer_message, refusal_of
+from tests.api.conftest import Api, changed, peer_message, refusal_of, socket_message
 
 SECOND = Duration(seconds=1)
 
@@ -86,6 +86,17 @@ async def test_remote_and_local_address_may_change_their_family_together(api: Ap
     assert (peer.remote.address, peer.local_address) == ("2001:db8::7", "")
 
 
+async def test_a_peer_may_be_moved_to_another_socket(api: Api) -> None:
+    await api.make_ready()
+    await api.sockets.CreateSocket(socket_pb2.CreateSocketRequest(socket=socket_message(name="second")))
+    before = await api.make_peer()
+    remote = common_pb2.Endpoint(address="203.0.113.5", port=5)
+    peer = (await api.peers.UpdatePeer(update("remote", "socket", remote=remote, socket="second"))).peer
+    assert peer == changed(before, remote=remote, socket="second")
+    refusal = await refusal_of(api.peers.UpdatePeer(update("remote", "socket", remote=remote, socket="third")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "SOCKET_NOT_FOUND")
+
+
 @pytest.mark.parametrize(
     ("paths", "fields", "wrong"),
     [
@@ -107,7 +118,9 @@ async def test_remote_and_local_address_may_change_their_family_together(api: Ap
         (["tx_id"], {"tx_id": 0xFFFFFF}, {"peer.tx_id"}),
         (["tcp_mss_ipv4"], {"tcp_mss_ipv4": 87}, {"peer.tcp_mss_ipv4"}),
         (["tcp_mss_ipv6"], {"tcp_mss_ipv6": 65476}, {"peer.tcp_mss_ipv6"}),
-        (["vpn_ipv6", "socket", "remote"], {"vpn_ipv6": "x"}, {"update_mask", "peer.vpn_ipv6", "peer.remote"}),
+        (["socket"], {"socket": "s"}, {"update_mask"}),
+        (["socket", "remote"], {"socket": "/"}, {"peer.socket", "peer.remote"}),
+        (["vpn_ipv6", "device", "remote"], {"vpn_ipv6": "x"}, {"update_mask", "peer.vpn_ipv6", "peer.remote"}),
     ],
 )
 async def test_a_wrong_update_is_refused_and_changes_nothing(

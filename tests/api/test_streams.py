@@ -96,6 +96,21 @@ async def test_a_peer_on_a_connection_keeps_its_place(api: Api, path: str) -> No
     assert (refusal.code, set(refusal.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, {"update_mask"})
 
 
+async def test_no_peer_changes_from_udp_to_a_connection_or_back(api: Api) -> None:
+    await adopt(api)
+    api.resources.remote = None
+    await api.sockets.CreateSocket(socket_pb2.CreateSocketRequest(socket=socket_message(name="udp")))
+    mask = FieldMask(paths=["remote", "socket"])
+    await api.peers.CreatePeer(peer_pb2.CreatePeerRequest(peer=tcp_peer()))
+    to_udp = peer_pb2.UpdatePeerRequest(peer=peer_message(socket="udp"), update_mask=mask)
+    assert set((await refusal_of(api.peers.UpdatePeer(to_udp))).violations) == {"update_mask"}
+    await api.peers.CreatePeer(
+        peer_pb2.CreatePeerRequest(peer=peer_message(peer_id=2, socket="udp", vpn_ipv4="10.8.0.3"))
+    )
+    to_tcp = peer_pb2.UpdatePeerRequest(peer=peer_message(peer_id=2), update_mask=mask)
+    assert set((await refusal_of(api.peers.UpdatePeer(to_tcp))).violations) == {"peer.socket"}
+
+
 async def test_a_second_peer_on_a_connection_is_refused(api: Api) -> None:
     await adopt(api)
     await api.peers.CreatePeer(peer_pb2.CreatePeerRequest(peer=tcp_peer()))

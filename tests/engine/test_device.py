@@ -18,8 +18,8 @@ from dataplane.engine.types import (
     PeerDeleted,
     WorkerRestarted,
 )
-from dataplane.messages import Command, Configure, DeviceClosed, SetTcpMss, Stop
-from dataplane.vocabulary import DelReason, Mode
+from dataplane.messages import Command, Configure, DeviceClosed, SetFloatPolicy, SetTcpMss, Stop
+from dataplane.vocabulary import DelReason, FloatPolicy, Mode
 from tests.engine.conftest import (
     LIMITS,
     FakeLauncher,
@@ -147,6 +147,20 @@ async def test_limits_of_segments_are_told_to_the_worker_and_to_the_next_one(
         launcher.worker.end(-9)
         assert isinstance(await next_event(watch), WorkerRestarted)
     assert launcher.worker.commands[-1] == SetTcpMss(1300, 1280)
+
+
+async def test_policy_for_floats_is_told_to_the_worker_and_to_the_next_one(
+    engine: Engine, launcher: FakeLauncher
+) -> None:
+    await engine.create_device(replace(device_spec(), float_policy=FloatPolicy.DENY))
+    assert launcher.worker.commands[-1] == SetFloatPolicy(FloatPolicy.DENY)
+    view = await engine.update_device("d", DeviceChange(float_policy=FloatPolicy.ASK))
+    assert view.float_policy is FloatPolicy.ASK
+    assert launcher.worker.commands[-1] == SetFloatPolicy(FloatPolicy.ASK)
+    async with engine.watch() as watch:
+        launcher.worker.end(-9)
+        assert isinstance(await next_event(watch), WorkerRestarted)
+    assert launcher.worker.commands[-1] == SetFloatPolicy(FloatPolicy.ASK)
 
 
 async def test_limits_of_segments_may_change_while_the_worker_dies(engine: Engine, launcher: FakeLauncher) -> None:

@@ -12,6 +12,7 @@ from dataplane.engine.types import (
     PeerCounters,
     PeerCreated,
     PeerDeleted,
+    PeerFloatAsked,
     PeerFloated,
     WorkerRestarted,
 )
@@ -127,6 +128,7 @@ async def test_events_of_an_earlier_peer_with_the_same_id_are_ignored(engine: En
     launcher.worker.say(
         PeerExpired(1, stale),
         messages.PeerFloated(1, stale, messages.Endpoint(b"\x01\x02\x03\x04", 5), 1),
+        messages.PeerFloatAsked(1, stale, messages.Endpoint(b"\x01\x02\x03\x04", 5), 1),
         messages.KeyExhausted(1, stale, 0),
     )
     await engine.delete_key("d", 1, KeySlot.PRIMARY)  # its answer comes after them
@@ -161,6 +163,30 @@ async def test_a_float_to_another_family_forgets_the_local_address(engine: Engin
         launcher.worker.say(messages.PeerFloated(1, 1, messages.Endpoint(IPv6Address("2001:db8::9").packed, 1), 1))
         await next_event(watch)
     assert engine.get_peer("d", 1).spec.local_address is None
+
+
+async def test_a_peer_that_asks_to_float_is_told_of_and_stays(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    second = await engine.create_socket(socket_spec("second"))
+    before = await engine.create_peer(peer_spec(1))
+    assert before.spec.remote is not None
+    async with engine.watch() as watch:
+        launcher.worker.say(messages.PeerFloatAsked(1, 1, messages.Endpoint(b"\xcb\x00\x71\x01", 9), 2))
+        event = await next_event(watch)
+    asked = Endpoint(IPv4Address("203.0.113.1"), 9)
+    assert event == PeerFloatAsked(engine.revision, "d", 1, before.spec.remote, asked, second.name)
+    assert engine.get_peer("d", 1).spec == before.spec
+
+
+async def test_a_question_that_came_on_a_socket_that_is_gone_is_not_told(
+    engine: Engine, launcher: FakeLauncher
+) -> None:
+    await make_ready(engine)
+    await engine.create_peer(peer_spec(1))
+    revision = engine.revision
+    launcher.worker.say(messages.PeerFloatAsked(1, 1, messages.Endpoint(b"\xcb\x00\x71\x01", 9), 9))
+    await engine.delete_key("d", 1, KeySlot.PRIMARY)  # its answer comes after that
+    assert engine.revision == revision
 
 
 async def test_a_worker_that_names_no_address_is_replaced(engine: Engine, launcher: FakeLauncher) -> None:

@@ -249,6 +249,34 @@ async def test_update_changes_what_is_set(engine: Engine, launcher: FakeLauncher
     )
 
 
+async def test_update_moves_a_peer_to_another_socket(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_ready(engine)
+    second = await engine.create_socket(socket_spec("second"))
+    before = await engine.create_peer(peer_spec(1, local="192.0.2.1"))
+    remote = Endpoint(IPv4Address("203.0.113.9"), 5000)
+    view = await engine.update_peer("d", 1, PeerChange(remote=remote, socket=second.name))
+    assert view.spec == replace(before.spec, remote=remote, socket=second.name)
+    assert [socket.peer_count for socket in engine.list_sockets("d")] == [0, 1]
+    assert launcher.worker.commands[-1] == UpdatePeer(
+        peer_id=1,
+        remote=messages.Endpoint(remote.address.packed, 5000),
+        local=IPv4Address("192.0.2.1").packed,
+        socket_id=2,
+    )
+
+
+async def test_update_to_a_socket_that_cannot_reach_the_peer_is_refused(engine: Engine) -> None:
+    await make_ready(engine)
+    await engine.create_socket(socket_spec("second", address="192.0.2.1"))
+    before = await engine.create_peer(peer_spec(1))
+    there = Endpoint(IPv6Address("2001:db8::1"), 1)
+    for socket, reason in (("second", "ADDRESS_FAMILY_MISMATCH"), ("third", "SOCKET_NOT_FOUND")):
+        with pytest.raises(EngineError) as caught:
+            await engine.update_peer("d", 1, PeerChange(remote=there, socket=socket))
+        assert caught.value.reason == reason
+    assert engine.get_peer("d", 1) == before
+
+
 async def test_update_may_keep_the_address_in_the_tunnel(engine: Engine) -> None:
     await make_ready(engine)
     await engine.create_peer(peer_spec(1, vpn_ipv4="10.8.0.1"))

@@ -22,7 +22,7 @@ from dataplane.datachannel.keepalive import Keepalive
 from dataplane.datachannel.key_direction import KeyDirection
 from dataplane.datachannel.outcomes import Floated, KeyExhausted, PeerExists, UnknownPeer
 from dataplane.datachannel.wire import KEEPALIVE, PACKET_ID_MAX
-from dataplane.vocabulary import PEER_ID_UNDEF, ROW_WORDS, Cipher, DropReason, KeySlot, Mode
+from dataplane.vocabulary import PEER_ID_UNDEF, ROW_WORDS, Cipher, DropReason, FloatPolicy, KeySlot, Mode
 from tests.datachannel.implementations import Implementation, compiled, readable
 
 SECOND = 1_000_000_000
@@ -151,7 +151,7 @@ class Side:
 
     def events(self) -> list[tuple[object, ...]]:
         taken = self.channel.take_events()
-        return [(type(event), event.peer.uid, None if isinstance(event, Floated) else event.key_id) for event in taken]
+        return [(type(event), event.peer.uid, getattr(event, "key_id", None)) for event in taken]
 
     def timers(self, now_ns: int) -> tuple[object, ...]:
         due = self.channel.run_timers(now_ns)
@@ -163,7 +163,7 @@ class Side:
         for peer in self.peers:
             keys = [key and (key.key_id, key.cipher, key.sent) for key in (peer.keys.primary, peer.keys.secondary)]
             looks.append((repr(peer), peer.peer_id, peer.socket_id, peer.remote, peer.local, peer.row, keys))
-            looks.append((peer.vpn_ipv4, peer.vpn_ipv6, peer.send_at_ns(), peer.expire_at_ns()))
+            looks.append((peer.vpn_ipv4, peer.vpn_ipv6, peer.asked, peer.send_at_ns(), peer.expire_at_ns()))
         return looks
 
 
@@ -237,13 +237,17 @@ class Twins(RuleBasedStateMachine):
         if really:
             self.both(lambda side: side.channel.remove_peer(peer_id).uid)
 
+    @rule(policy=st.sampled_from([FloatPolicy.ALLOW, *FloatPolicy]))
+    def set_float_policy(self, policy: FloatPolicy) -> None:
+        self.both(lambda side: side.channel.set_float_policy(policy))
+
     @rule(peer_id=PEER_IDS, interval_s=SECONDS, timeout_s=SECONDS)
     def set_keepalive(self, peer_id: int, interval_s: int, timeout_s: int) -> None:
         self.both(lambda side: side.channel.set_keepalive(peer_id, interval_s, timeout_s, self.now_ns))
 
-    @rule(peer_id=PEER_IDS, remote=SOURCES, local=st.sampled_from(LOCALS))
-    def set_remote(self, peer_id: int, remote: SockAddr, local: bytes | None) -> None:
-        self.both(lambda side: side.channel.set_remote(peer_id, remote, local))
+    @rule(peer_id=PEER_IDS, remote=SOURCES, local=st.sampled_from(LOCALS), socket_id=st.none() | SOCKETS)
+    def set_remote(self, peer_id: int, remote: SockAddr, local: bytes | None, socket_id: int | None = None) -> None:
+        self.both(lambda side: side.channel.set_remote(peer_id, remote, local, socket_id))
 
     @rule(peer_id=PEER_IDS, vpn_ipv4=VPN_IPV4, vpn_ipv6=VPN_IPV6)
     def set_vpn_addresses(self, peer_id: int, vpn_ipv4: bytes | None, vpn_ipv6: bytes | None) -> None:

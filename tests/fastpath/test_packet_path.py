@@ -22,6 +22,7 @@ from dataplane.messages import (
     Endpoint,
     KeyExhausted,
     PeerExpired,
+    PeerFloatAsked,
     PeerFloated,
 )
 from dataplane.statistics_page import drops_of
@@ -29,7 +30,7 @@ from dataplane.transport.udp import UdpTransport
 from dataplane.transport.udp_socket import UDP_GRO, UDP_SEGMENT
 from dataplane.tun.link import set_link
 from dataplane.tun.network_namespace import in_network_namespace
-from dataplane.vocabulary import Column, DropReason, KeySlot, Mode
+from dataplane.vocabulary import Column, DropReason, FloatPolicy, KeySlot, Mode
 from tests.fastpath.tunnel import SOCKET_ID, Tunnel, far_key, near_key, new_row, tunnel
 from tests.tun.conftest import (
     delete_link,
@@ -150,6 +151,16 @@ def test_float_is_told(bench: Bench) -> None:
     bench.near.frames.send(packet_to_peer())
     bench.round()
     assert bench.far.hear(1) == [packet_to_peer()]
+
+
+def test_question_for_a_float_is_told(bench: Bench) -> None:
+    bench.near.channel.set_float_policy(FloatPolicy.ASK)
+    elsewhere = bench.near.loopback_socket()
+    elsewhere.sendto(bench.far.seal(packet_from_peer())[0], bench.near.udp.getsockname())
+    assert not bench.path.serve()
+    host, port = elsewhere.getsockname()
+    assert bench.path.take_messages() == [PeerFloatAsked(1, 101, Endpoint(socket.inet_aton(host), port), SOCKET_ID)]
+    assert bench.near.written() == []
 
 
 def test_exhausted_key_is_told(bench: Bench) -> None:

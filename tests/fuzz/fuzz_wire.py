@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["dataplane"]):
     from dataplane.datachannel.key_direction import KeyDirection
     from dataplane.datachannel.wire import KEEPALIVE
     from dataplane.statistics_page import drops_of
-    from dataplane.vocabulary import ROW_WORDS, Cipher, KeySlot, Mode
+    from dataplane.vocabulary import ROW_WORDS, Cipher, FloatPolicy, KeySlot, Mode
 
 SECRET = bytes(range(16))
 TAIL = bytes(range(8))
@@ -98,6 +98,9 @@ def check_receiving(data: atheris.FuzzedDataProvider, mode: Mode) -> None:
     """Opens some datagrams as a batch on a compiled and a readable device, and one by one on another."""
     batched, twin = Device(mode, is_compiled=True), Device(mode, is_compiled=False)
     single = Device(mode, is_compiled=False)
+    policy = data.PickValueInList(list(FloatPolicy))
+    for device in (batched, twin, single):
+        device.channel.set_float_policy(policy)
     socket_id = data.ConsumeIntInRange(0, 1)
     batch: list[Datagram] = []
     opened_singly = []

@@ -183,6 +183,20 @@ def test_a_float_of_a_peer_that_is_gone_is_not_told(server: Program, dataplane: 
     assert server.session.take_notices() == []
 
 
+def test_a_question_for_a_float_is_for_others(server: Program, dataplane: FakeDataPlane, device: str) -> None:
+    asked = event_pb2.PeerFloatAsked(
+        device=device,
+        peer_id=3,
+        remote=common_pb2.Endpoint(address="192.0.2.9", port=4000),
+        asked_remote=common_pb2.Endpoint(address="192.0.2.99", port=4000),
+        asked_socket="s",
+    )
+    dataplane.emit(device, peer_float_asked=asked)
+    assert server.session.take_notices() == []
+    dataplane.delete_by_itself(device, 3, common_pb2.DEL_REASON_EXPIRED)
+    assert Notice(OPENVPN, deletion(3, 2)) in server.session.take_notices()
+
+
 def test_the_end_of_a_key_is_told(server: Program, dataplane: FakeDataPlane, device: str) -> None:
     dataplane.emit(device, key_swap_needed=event_pb2.KeySwapNeeded(device=device, peer_id=3, key_id=5))
     swap = notice(9, nest(3, u32(1, 3), u16(3, 5)))

@@ -13,6 +13,7 @@ from dataplane.messages import (
     Endpoint,
     FromWorker,
     PeerExpired,
+    PeerFloatAsked,
     PeerFloated,
     Reply,
     Request,
@@ -67,6 +68,10 @@ def pair() -> Iterator[Pair]:
 
 def floated(uid: int, port: int) -> PeerFloated:
     return PeerFloated(1, uid, Endpoint(bytes(4), port), 1)
+
+
+def asked(uid: int, port: int) -> PeerFloatAsked:
+    return PeerFloatAsked(1, uid, Endpoint(bytes(4), port), 1)
 
 
 # Receiving
@@ -171,6 +176,13 @@ def test_waiting_float_gives_way_to_a_later_one_of_the_same_peer(pair: Pair) -> 
     for message in (floated(1, 1001), floated(2, 2001), Reply(7), floated(1, 1002)):
         pair.channel.send(message)
     assert pair.told_in_the_end() == [*sent, floated(2, 2001), Reply(7), floated(1, 1002)]
+
+
+def test_waiting_question_for_a_float_gives_way_to_a_later_one_but_to_no_float(pair: Pair) -> None:
+    sent = pair.fill()
+    for message in (asked(1, 1001), floated(1, 1002), asked(2, 2001), asked(1, 1003)):
+        pair.channel.send(message)
+    assert pair.told_in_the_end() == [*sent, floated(1, 1002), asked(2, 2001), asked(1, 1003)]
 
 
 def test_sending_to_a_daemon_that_is_gone_is_an_error(pair: Pair) -> None:

@@ -12,15 +12,17 @@ from dataplane.datachannel.wire import KEEPALIVE
 from dataplane.messages import (
     DeviceClosed,
     PeerExpired,
+    PeerFloatAsked,
     PeerFloated,
     RemovePeer,
     RemoveSocket,
+    SetFloatPolicy,
     UpdatePeer,
 )
 from dataplane.statistics_page import DEVICE_ROW, drops_of
 from dataplane.transport.udp_socket import UDP_SEGMENT
 from dataplane.tun.link import set_link
-from dataplane.vocabulary import Column, DropReason, Mode
+from dataplane.vocabulary import Column, DropReason, FloatPolicy, Mode
 from tests.tun.conftest import delete_link, udp_in
 from tests.tun.packets import UDP, Packet
 from tests.worker.conftest import Device, FarPeer
@@ -250,6 +252,32 @@ def test_float_is_told_and_followed(device: Device) -> None:
     assert device.worker.event() == PeerFloated(1, 101, far.endpoint, 1)
     device.say(b"hello", to=far.vpn_ipv4)
     assert far.hear().endswith(b"hello")
+
+
+def test_peer_that_may_not_float_is_served_where_it_was(device: Device) -> None:
+    far = device.add_peer(1)
+    device.worker.do(SetFloatPolicy(FloatPolicy.DENY))
+    with udp_in(device.namespace, "127.0.0.1") as elsewhere:
+        elsewhere.sendto(far.seal(device.packet_from(far, b"from elsewhere")), ("127.0.0.1", device.port))
+        assert device.drops(1) == {DropReason.RX_FLOAT_REFUSED: 1}
+    far.say(b"from home")
+    assert device.application.recv(100) == b"from home"
+    device.say(b"hello", to=far.vpn_ipv4)
+    assert far.hear().endswith(b"hello")
+
+
+def test_peer_that_asks_may_go_on_where_it_asked_for_once_it_is_given_that(device: Device) -> None:
+    far = device.add_peer(1)
+    device.worker.do(SetFloatPolicy(FloatPolicy.ASK))
+    far.move()
+    far.say(b"not yet")
+    assert device.worker.event() == PeerFloatAsked(1, 101, far.endpoint, 1)
+    device.worker.do(UpdatePeer(1, remote=far.endpoint))
+    far.say(b"there")
+    assert device.application.recv(100) == b"there"
+    device.say(b"hello", to=far.vpn_ipv4)
+    assert far.hear().endswith(b"hello")
+    assert device.drops(1) == {DropReason.RX_FLOAT_REFUSED: 1}
 
 
 def test_forged_packet_from_elsewhere_floats_nobody(device: Device) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.messages import AddPeer, AddSocket, Endpoint, PeerFloated
+from dataplane.messages import AddPeer, AddSocket, Endpoint, PeerFloatAsked, PeerFloated, SetFloatPolicy, UpdatePeer
 from dataplane.transport.udp_socket import bind_udp
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
+from dataplane.vocabulary import FloatPolicy
 from tests.fastpath.tunnel import add_veth
 from tests.tun.conftest import enable_ipv6, fresh_namespace, udp_in, wait_for_addresses
 from tests.worker.conftest import Device, FarPeer, far_key, install_key
@@ -59,6 +60,22 @@ def test_peer_floats_from_one_socket_to_another_of_the_other_family(device: Devi
     assert (event.socket_id, event.remote) == (2, Endpoint(IPv6Address("::1").packed, far.udp.getsockname()[1]))
     device.say(b"answer", to=far.vpn_ipv4)
     assert far.hear().endswith(b"answer")
+
+
+def test_peer_that_asked_for_a_place_on_another_socket_is_given_that(device: Device) -> None:
+    far = device.add_peer(1)
+    port = add_socket(device, 2, "::1")
+    device.worker.do(SetFloatPolicy(FloatPolicy.ASK))
+    far.udp.close()
+    far.udp = udp_in(device.namespace, "::1")
+    far.udp.sendto(far.seal(device.packet_from(far, b"not yet")), ("::1", port))
+    event = device.worker.event()
+    assert isinstance(event, PeerFloatAsked)
+    device.worker.do(UpdatePeer(1, remote=event.remote, local=None, socket_id=event.socket_id))
+    device.say(b"hello", to=far.vpn_ipv4)
+    assert far.hear().endswith(b"hello")
+    far.udp.sendto(far.seal(device.packet_from(far, b"there")), ("::1", port))
+    assert device.application.recv(100) == b"there"
 
 
 def expect_no_duplicates(namespace: str, interface: str) -> None:
