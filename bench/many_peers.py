@@ -1,6 +1,6 @@
 """4,096 peers on one device: how fast they come and go over gRPC, what they take, whether one is slowed by the rest.
 
-Knows the crowd and one tunnel of ours. Run as root: `.venv/bin/python -m bench.many_peers`; it takes a minute.
+Knows the crowd and one tunnel of ours. Run as root: `.venv/bin/python -m bench.many_peers`; it takes two minutes.
 The tunnel's server is OpenVPN under the shim; the crowd is added to its device, beside its client.
 """
 
@@ -17,20 +17,20 @@ from typing import Final
 
 from ovpn.dataplane.v1 import common_pb2
 
-from bench.contenders import OURS
+from bench.contenders import OURS, Connected
 from bench.crowd import Crowd, crowded_device
+from bench.loads import TCP_DOWN, TCP_UP, Effort, tcp
 from bench.site import Site
-from lab import traffic
 from lab.dataplane import DataPlane
 from lab.interrupts import raise_on_ending_signals
 from lab.lab import Lab
-from lab.openvpn import SERVER_VPN_IPV4
 from lab.processes import resident_bytes
 
 PEERS: Final = 4096
 ROUNDS: Final = 5
-SECONDS: Final = 2
-GBIT: Final = 1e9
+EFFORT: Final = Effort(tcp_seconds=2, udp_seconds=0, udp_steps=0, pings=0)
+COMPARED: Final = {"bits_per_second": "throughput", "server_cpu_us": "CPU a packet, server's worker"}
+LOADS: Final = {TCP_UP: tcp(1, reverse=False), TCP_DOWN: tcp(1, reverse=True)}
 
 
 def main() -> int:
@@ -43,6 +43,7 @@ def main() -> int:
         site = Site(lab)
         _rates(site.data_plane(OURS.datapath))
         _one_among_many(site)
+        _say(f"load average at the end: {os.getloadavg()[0]:.1f}, of which this has a part")
     return 0
 
 
@@ -59,27 +60,30 @@ def _rates(data_plane: DataPlane) -> None:
 
 
 def _one_among_many(site: Site) -> None:
-    """Throughput of a client alone and among the crowd, in turns."""
-    alone, among = [], []
+    """A client alone and among the crowd, in turns; the ratio of each round, so that a busy minute counts in both."""
+    ratios: dict[tuple[str, str], list[float]] = {}
     data_plane = site.data_plane(OURS.datapath)
     with site.lab.passing():
-        OURS.connect(site, "many-")
+        connected = OURS.connect(site, "many-")
         (device,) = (device for device in data_plane.devices() if device.mode == common_pb2.DEVICE_MODE_MP)
         (client,) = data_plane.peers(device.name)
         crowd = Crowd(data_plane, device.name, client.socket)
         for _ in range(ROUNDS):
-            alone.append(_throughput(site))
+            alone = _figures(site, connected)
             crowd.create(PEERS - 1)
             crowd.install_keys(PEERS - 1)
-            among.append(_throughput(site))
+            for measured, figure in _figures(site, connected).items():
+                ratios.setdefault(measured, []).append(figure / alone[measured])
             crowd.delete(PEERS - 1)
-    ratio = median(among) / median(alone)
-    _say(f"one TCP stream: alone {median(alone) / GBIT:.2f} Gbit/s, among {PEERS:,} peers {ratio:.2f} of that")
+    _say(f"one client among {PEERS:,} peers, over what it has alone; medians of {ROUNDS} rounds, least and most:")
+    for (load, what), rounds in ratios.items():
+        _say(f"  {load:8}  {COMPARED[what]:30} {median(rounds):.3f} ({min(rounds):.3f} to {max(rounds):.3f})")
 
 
-def _throughput(site: Site) -> float:
-    load = traffic.TcpStreams(seconds=SECONDS)
-    return traffic.tcp(site.lab, site.client, site.server, SERVER_VPN_IPV4, load).bits_per_second
+def _figures(site: Site, connected: Connected) -> dict[tuple[str, str], float]:
+    """Throughput, and what a packet costs the server's worker, of a TCP stream in each direction."""
+    measured = {name: load(site, connected, EFFORT) for name, load in LOADS.items()}
+    return {(name, what): figures[what] for name, figures in measured.items() for what in COMPARED}
 
 
 def _per_second(work: Callable[[], object]) -> float:

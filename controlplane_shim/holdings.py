@@ -9,7 +9,7 @@ When the data plane does not answer, all peers are lost at once and OpenVPN is t
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOENT
+from errno import EINVAL, ENOENT, ENOTSOCK
 from typing import Final
 
 from ovpn.dataplane.v1 import event_pb2
@@ -83,6 +83,12 @@ class Holdings:
         if peer is None:
             raise RefusedError(ENOENT, f"cannot find peer with id {peer_id}")
         return device, peer
+
+    def check_unused_elsewhere(self, device: Device, inode: int) -> None:
+        """A socket carries the peers of one device. Raises RefusedError if another has this one."""
+        for other in self._devices.values():
+            if other is not device and inode in other.sockets:
+                raise RefusedError(ENOTSOCK, f"the socket is used by device {other.name}")
 
     def tell(self, notice: PeerNotice) -> None:
         """Queues a notice for OpenVPN."""

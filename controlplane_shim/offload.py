@@ -179,6 +179,7 @@ class Offload:
                 case Transport.UDP:
                     if operation.remote is None:
                         raise RefusedError(EINVAL, "missing remote IP address for UDP socket")
+                    self._holdings.check_unused_elsewhere(device, inode(openvpn))
                     twin = known or adopt_socket(self._link, device.name, openvpn, self._log)
                 case Transport.TCP:
                     twin = self._take_stream(device, openvpn, operation.socket_fd, caller)

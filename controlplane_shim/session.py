@@ -80,7 +80,7 @@ class Session:
         """See NetlinkHandler."""
         handled = Handled()
         modes = {} if self._offload is None else {family: self._offload.modes(family) for family in Family}
-        for request in self._translator.requests(protocol, datagram, modes):
+        for request in self._translator.requests(protocol, datagram, modes, is_admin=_is_admin(caller)):
             self._answer(request, port_id, caller, handled, options)
         return handled
 
@@ -134,7 +134,7 @@ class Session:
             error = request.error
             if self._offload is None and request.protocol == NETLINK_GENERIC:
                 error = _NO_OFFLOAD
-            self._log.warning("malformed request", errno=errorcode[error.errno], reason=error.text)
+            self._log.warning("refused at the door", errno=errorcode[error.errno], reason=error.text)
             if request.protocol == NETLINK_GENERIC:
                 handled.replies.extend(self._translator.replies(request, port_id, error, options))
             else:
@@ -213,3 +213,11 @@ class Session:
         else:
             self._log.info("data channel offload is offered to OpenVPN")
             self._offload = Offload(link, self._bell, self._log, self._mss)
+
+
+def _is_admin(caller: Caller) -> bool:
+    """A caller that is gone gets no answer anyway."""
+    try:
+        return caller.is_admin()
+    except OSError:
+        return False

@@ -12,8 +12,11 @@ import os
 import select
 import socket
 from errno import ENOTSOCK
+from typing import Final
 
 from controlplane_shim.link_socket import UnsuitableSocketError
+
+_ESTABLISHED: Final = 1  # tcpi_state; TCP_ESTABLISHED in <netinet/tcp.h>
 
 
 class ControlStream:
@@ -24,11 +27,10 @@ class ControlStream:
     """
 
     def __init__(self, tcp: socket.socket) -> None:
-        """For this socket, which has whole frames to read. Raises UnsuitableSocketError if it is not connected."""
-        try:
-            tcp.getpeername()
-        except OSError as error:
-            raise UnsuitableSocketError(ENOTSOCK, f"the TCP socket is not connected: {error.strerror}") from error
+        """For this socket, which has whole frames to read. Raises UnsuitableSocketError unless it is connected."""
+        state = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state != _ESTABLISHED:
+            raise UnsuitableSocketError(ENOTSOCK, f"the TCP socket is in state {state}, not established")
         # A read that found a part of a frame has set it; whoever reads next looks at every byte.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self.outlet, self.openvpn = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -30,6 +30,10 @@ class Namespace:
         """Runs `ip` in it."""
         return ip("-netns", self.name, *arguments)
 
+    def tc(self, *arguments: str) -> str:
+        """Runs `tc`, of traffic control, in it."""
+        return _run("tc", "-netns", self.name, *arguments)
+
     def command(self, argv: list[str]) -> list[str]:
         """The command line that runs `argv` in it (`ip netns exec` becomes that program: same pid)."""
         return ["ip", "netns", "exec", self.name, *argv]
@@ -84,7 +88,11 @@ class Link:
 
 def ip(*arguments: str) -> str:
     """Runs `ip` and returns what it printed. Raises RuntimeError with what it complained about."""
-    done = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
+    return _run("ip", *arguments)
+
+
+def _run(*argv: str) -> str:
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout

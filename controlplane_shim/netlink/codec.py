@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from errno import EINVAL, ENODEV, EOPNOTSUPP
+from errno import EINVAL, ENODEV, EOPNOTSUPP, EPERM
 from typing import Final
 
 from controlplane_shim.netlink.attributes import Attributes, Malformed, Nest, parse, u32
@@ -59,11 +59,12 @@ class Codec:
     build_notice: Callable[[PeerNotice], bytes | None]
 
 
-def decode(message: Message, codec: Codec, modes: Mapping[int, bool]) -> PeerOperation:
+def decode(message: Message, codec: Codec, modes: Mapping[int, bool], *, is_admin: bool) -> PeerOperation:
     """The operation that a request asks for. modes: whether a device is MP, by ifindex, for the family's devices.
 
-    Raises Malformed with the driver's errno: EINVAL or ERANGE by the tables, EOPNOTSUPP for an unknown command, ENODEV
-    for an interface that is no device of the family.
+    is_admin: whether the asker has CAP_NET_ADMIN. Raises Malformed with the driver's errno: EOPNOTSUPP for an unknown
+    command, EPERM for an asker that may not give it, EINVAL or ERANGE by the tables, ENODEV for an interface that is no
+    device of the family.
     """
     body = message.body
     if len(body) < GENERIC_HEADER_BYTES:
@@ -73,8 +74,10 @@ def decode(message: Message, codec: Codec, modes: Mapping[int, bool]) -> PeerOpe
     command = body[0]
     operation = next((each for each in codec.introduction.operations if each.number == command), None)
     table = None if operation is None else operation.dump if message.is_dump else operation.do
-    if table is None:
+    if operation is None or table is None:
         raise Malformed(EOPNOTSUPP, f"command {command} is unknown or cannot dump")
+    if operation.needs_admin and not is_admin:
+        raise Malformed(EPERM, f"command {command} takes CAP_NET_ADMIN")
     top = parse(body[GENERIC_HEADER_BYTES:], table, HEADER_BYTES + GENERIC_HEADER_BYTES)
     ifindex = top.require(IFINDEX)
     if ifindex not in modes:

@@ -19,6 +19,9 @@ class Caller(Protocol):
     def pid(self) -> int:
         """Thread-group id."""
 
+    def is_admin(self) -> bool:
+        """Whether it has CAP_NET_ADMIN in the shim's user namespace. Raises OSError if it is gone."""
+
     def fetch_fd(self, fd: int) -> int:
         """A copy of the caller's descriptor (pidfd_getfd); close it. Raises OSError (EBADF if it has none)."""
 

@@ -33,6 +33,11 @@ def network_namespace(pid: int) -> FileIdentity:
     return _identity(f"/proc/{pid}/ns/net")
 
 
+def user_namespace(pid: int) -> FileIdentity:
+    """Where the capabilities of the process or thread count. Raises OSError."""
+    return _identity(f"/proc/{pid}/ns/user")
+
+
 def find_executable(name: str) -> FileIdentity | None:
     """What execvp(3) would execute for this name, or None; of a script, the script itself."""
     candidates = [name] if "/" in name else [str(Path(folder, name)) for folder in os.get_exec_path()]

@@ -37,6 +37,10 @@ class BlockedCaller:
         """See Caller."""
         return self._tracee.pid
 
+    def is_admin(self) -> bool:
+        """See Caller."""
+        return self._tracee.is_admin()
+
     def fetch_fd(self, fd: int) -> int:
         """See Caller."""
         return self._tracee.fetch_fd(fd)

@@ -16,6 +16,7 @@ from controlplane_shim.supervisor import libc, processes
 
 MAX_READ = 1 << 20
 _ADDRESS_LIMIT = 1 << 63
+_CAP_NET_ADMIN = 12  # <linux/capability.h>
 
 
 class Tracee:
@@ -45,6 +46,12 @@ class Tracee:
     def parent(self) -> int:
         """Thread-group id of its parent. Raises OSError if the thread has gone."""
         return self._process_and_parent()[1]
+
+    def is_admin(self) -> bool:
+        """See Caller. In a user namespace of its own any program may have the capability, over nothing of ours."""
+        effective = int(self._status("CapEff"), 16)
+        ours = processes.user_namespace(os.getpid())
+        return bool(effective >> _CAP_NET_ADMIN & 1) and processes.user_namespace(self._tid) == ours
 
     def fetch_fd(self, fd: int) -> int:
         """A copy of its descriptor; close it. Raises OSError (EBADF if it has none, EPERM without ptrace rights)."""
@@ -92,10 +99,13 @@ class Tracee:
 
     def _process_and_parent(self) -> tuple[int, int]:
         if self._family is None:
-            status = Path(f"/proc/{self._tid}/status").read_text(errors="replace")
-            process, parent = (int(status.partition(f"\n{name}:")[2].split(maxsplit=1)[0]) for name in ("Tgid", "PPid"))
-            self._family = process, parent
+            self._family = int(self._status("Tgid")), int(self._status("PPid"))
         return self._family
+
+    def _status(self, name: str) -> str:
+        """A line of its /proc/TID/status, up to the first blank in it."""
+        status = Path(f"/proc/{self._tid}/status").read_text(errors="replace")
+        return status.partition(f"\n{name}:")[2].split(maxsplit=1)[0]
 
     def _read_some(self, address: int, length: int) -> bytes:
         try:

@@ -97,12 +97,15 @@ class Request:
 class Translator:
     """Both directions, for all families."""
 
-    def requests(self, protocol: int, datagram: bytes, modes: Modes = _NO_DEVICES) -> list[Request]:
+    def requests(
+        self, protocol: int, datagram: bytes, modes: Modes = _NO_DEVICES, *, is_admin: bool = True
+    ) -> list[Request]:
         """The messages of a datagram, in order. Never raises; bytes that the kernel would skip are skipped.
 
         modes: the devices that there are, some of whose checks come before others of the request itself.
+        is_admin: whether the asker has CAP_NET_ADMIN.
         """
-        return [_request(protocol, message, modes) for message in split(datagram)]
+        return [_request(protocol, message, modes, is_admin=is_admin) for message in split(datagram)]
 
     def replies(
         self, request: Request, port_id: int, outcome: Outcome, options: AckOptions = PLAIN_ACKS
@@ -160,24 +163,27 @@ class Translator:
         return None
 
 
-def _request(protocol: int, message: Message, modes: Modes) -> Request:
+def _request(protocol: int, message: Message, modes: Modes, *, is_admin: bool) -> Request:
     plain = partial(Request, protocol, message.raw, message.seq, message.flags)
-    family = _family_of(protocol, message)
+    family = _family_of(protocol, message, is_admin=is_admin)
     if family is None:
         return plain(None, None, None)
     try:
-        return plain(_decode(protocol, message, family, modes), family, None)
+        return plain(_decode(protocol, message, family, modes, is_admin=is_admin), family, None)
     except Malformed as malformed:
         error = Failed(malformed.errno, str(malformed))
         return plain(None, family, error, malformed.sentence, malformed.fault)
 
 
-def _family_of(protocol: int, message: Message) -> Family | None:
-    """None: not ours. Without NLM_F_REQUEST the kernel looks at no type, so such a message is its own as well."""
+def _family_of(protocol: int, message: Message, *, is_admin: bool) -> Family | None:
+    """None: not ours. Without NLM_F_REQUEST the kernel looks at no type, so such a message is its own as well.
+
+    So is a new link for who may make none: it says EPERM before it looks for a kind.
+    """
     if not message.flags & NLM_F_REQUEST:
         return None
     if protocol == NETLINK_ROUTE:
-        return _FAMILY_BY_KIND.get(rtnl.kind_of(message) or "")
+        return _FAMILY_BY_KIND.get(rtnl.kind_of(message) or "") if is_admin else None
     if protocol != NETLINK_GENERIC:
         return None
     if message.type == control.GENL_ID_CTRL:
@@ -185,13 +191,13 @@ def _family_of(protocol: int, message: Message) -> Family | None:
     return _FAMILY_BY_ID.get(message.type)
 
 
-def _decode(protocol: int, message: Message, family: Family, modes: Modes) -> Operation | None:
+def _decode(protocol: int, message: Message, family: Family, modes: Modes, *, is_admin: bool) -> Operation | None:
     """The operation of a message of ours. Raises Malformed."""
     if protocol == NETLINK_ROUTE:
         return rtnl.decode(message, _CODECS[family].kind)
     if message.type == control.GENL_ID_CTRL:
         return _question(message, family)
-    return decode(message, _CODECS[family], modes.get(family, {}))
+    return decode(message, _CODECS[family], modes.get(family, {}), is_admin=is_admin)
 
 
 def _question(message: Message, family: Family) -> GetFamily | GetPolicy | None:

@@ -267,6 +267,10 @@ class FakeCaller:
         self.numbers = numbers or {}
         self.replaced: list[int] = []
         self.errors: list[OSError] = []
+        self.admin = True
+
+    def is_admin(self) -> bool:
+        return self.admin
 
     def replace_fd(self, fd: int, source: int) -> None:
         if self.errors:

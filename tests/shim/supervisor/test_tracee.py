@@ -154,3 +154,26 @@ def test_memory_is_written_through_a_descriptor_that_outlives_the_tracee() -> No
     os.pwrite(memory, b"after!", ctypes.addressof(buffer))
     os.close(memory)
     assert buffer.raw == b"after!"
+
+
+def is_admin(*program: str) -> bool:
+    """Of a program that waits for the end of its input once it is what it is to be."""
+    child = subprocess.Popen([*program, "sh", "-c", "echo; cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child, Tracee(child.pid) as tracee:
+        assert child.stdout is not None
+        child.stdout.readline()
+        return tracee.is_admin()
+
+
+@pytest.mark.parametrize(
+    ("program", "admin"),
+    [
+        ((), True),
+        (("setpriv", "--bounding-set", "-net_admin"), False),
+        (("setpriv", "--reuid", "65534", "--clear-groups"), False),
+        (("setpriv", "--reuid", "65534", "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"), True),
+        (("unshare", "--user", "--map-root-user"), False),
+    ],
+)
+def test_admin_is_who_has_net_admin_in_our_user_namespace(program: tuple[str, ...], admin: bool) -> None:
+    assert is_admin(*program) is admin

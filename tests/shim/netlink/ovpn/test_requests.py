@@ -49,7 +49,7 @@ KEEPALIVES = u32(13, 10), u32(14, 120)
 
 def asked(command: int, *attributes: bytes, ifindex: int = MP, flags: int = 0x5) -> PeerOperation:
     raw = generic(OVPN, command, u32(1, ifindex), *attributes, flags=flags)
-    return decode(only(raw), CODEC, {MP: True, P2P: False})
+    return decode(only(raw), CODEC, {MP: True, P2P: False}, is_admin=True)
 
 
 def new_peer(*attributes: bytes, ifindex: int = MP) -> NewPeer:

@@ -55,7 +55,7 @@ LOCAL6 = attribute(6, socket.inet_pton(socket.AF_INET6, "2001:db8::1"))
 
 
 def asked(command: int, *attributes: bytes, flags: int = 0x5, ifindex: int = 12, multipeer: bool = False) -> Operation:
-    return decode(only(generic(DCO, command, *attributes, flags=flags)), CODEC, {ifindex: multipeer})
+    return decode(only(generic(DCO, command, *attributes, flags=flags)), CODEC, {ifindex: multipeer}, is_admin=True)
 
 
 def refusal(command: int, *attributes: bytes, flags: int = 0x5) -> int:
@@ -343,7 +343,7 @@ def test_a_dump_without_ifindex_is_refused() -> None:
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_a_message_without_the_generic_header_is_refused(length: int) -> None:
     with pytest.raises(Malformed) as refused:
-        decode(only(message(DCO, 0x5, b"\7\0\0\0"[:length])), CODEC, {})
+        decode(only(message(DCO, 0x5, b"\7\0\0\0"[:length])), CODEC, {}, is_admin=True)
     assert refused.value.errno == EINVAL
 
 
@@ -446,7 +446,7 @@ def test_what_pyroute2_encodes_is_decoded() -> None:
         ("NEST3", {"attrs": [("PEER_ID", 3), ("INTERVAL", 10), ("TIMEOUT", 120)]}),
     ]
     request.encode()
-    assert decode(only(bytes(request.data)), CODEC, {12: False}) == SetPeer(12, 3, 10, 120)
+    assert decode(only(bytes(request.data)), CODEC, {12: False}, is_admin=True) == SetPeer(12, 3, 10, 120)
 
 
 def test_no_repr_of_a_key_shows_its_bytes() -> None:
