@@ -48,6 +48,7 @@ def supervisor_command(options: argparse.Namespace) -> list[str]:
         "log-level": options.log_level,
         "log-file": options.log_file,
         "mss": options.mss or None,
+        "copy-dscp": options.copy_dscp or None,
     }
     return command + [f"--{name}={value}" for name, value in given.items() if value is not None]
 
@@ -84,6 +85,12 @@ def _mss(text: str) -> int:
     return value
 
 
+def _switch(text: str) -> int:
+    if text not in {"0", "1"}:
+        raise argparse.ArgumentTypeError(f"must be 0 (off) or 1 (on); is {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("ovpn-shim", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
@@ -113,6 +120,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BYTES",
         help="lower the MSS of TCP inside the tunnel to BYTES over IPv4, BYTES - 20 over IPv6, as mssfix does without"
         " offload (environment: OVPN_SHIM_MSS; default: 0, left alone)",
+    )
+    run.add_argument(
+        "--copy-dscp",
+        type=_switch,
+        nargs="?",
+        const="1",
+        default=os.environ.get("OVPN_SHIM_COPY_DSCP") or "0",
+        metavar="0|1",
+        help="copy the DSCP of each packet inside the tunnel to the UDP packet that carries it, as OpenVPN's --passtos"
+        " does without offload; with it, that has no effect (environment: OVPN_SHIM_COPY_DSCP; default: 0, off)",
     )
     run.add_argument("--log-level", choices=_LOG_LEVELS, default="info", help="default: %(default)s")
     run.add_argument(

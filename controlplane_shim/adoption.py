@@ -65,21 +65,23 @@ def make_device(link: Link, operation: NewLink, family: Family, mss: int = 0) ->
     return Device(name, ifindex, operation.multipeer, family, stream)
 
 
-def adopt_socket(link: Link, device: str, openvpn: socket.socket, log: FilteringBoundLogger) -> Socket:
+def adopt_socket(
+    link: Link, device: str, openvpn: socket.socket, log: FilteringBoundLogger, *, copy_dscp: bool = False
+) -> Socket:
     """Splits the port of OpenVPN's UDP socket, gives the second socket to a device and, if possible, gathers all there.
 
-    Raises UnsuitableSocketError or DataPlaneError.
+    copy_dscp: see Tuning. Raises UnsuitableSocketError or DataPlaneError.
     """
     adopted = Socket(inode(openvpn), openvpn.getsockname()[1])
     with split(openvpn) as twin, ExitStack() as unless_gathered:
         token = link.handoff.hand_over(twin.fileno())
         gathering = prepare_gathering(openvpn, log)
         if gathering is None:
-            link.dataplane.adopt_socket(device, adopted.name, token)
+            link.dataplane.adopt_socket(device, adopted.name, token, copy_dscp=copy_dscp)
             return adopted
         unless_gathered.callback(gathering.close)
         control_token = link.handoff.hand_over(gathering.outlet.fileno())
-        has_outlet = link.dataplane.adopt_socket(device, adopted.name, token, control_token)
+        has_outlet = link.dataplane.adopt_socket(device, adopted.name, token, control_token, copy_dscp=copy_dscp)
         if gathering.begin(twin, has_outlet=has_outlet):
             adopted.gathering = gathering
             unless_gathered.pop_all()

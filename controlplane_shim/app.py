@@ -22,12 +22,13 @@ from controlplane_shim.supervisor.notices import Notices
 from controlplane_shim.supervisor.program import LauncherDied, Program, Supervision
 from controlplane_shim.supervisor.syscalls import PROTOCOLS, SyscallServer
 from controlplane_shim.supervisor.unicast import Unicaster
+from controlplane_shim.tuning import Tuning
 
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 EXIT_CONFIGURATION = 78  # EX_CONFIG
 
-OpenSession = Callable[[str, str | None, FilteringBoundLogger, int], NetlinkHandler]
-"""Takes target, hand-off socket (None: ask the target), log and MSS (0: left alone).
+OpenSession = Callable[[str, str | None, FilteringBoundLogger, Tuning], NetlinkHandler]
+"""Takes target, hand-off socket (None: ask the target), log and tuning.
 
 Raises ValueError or OSError for what cannot work.
 """
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str], open_session: OpenSession | None = None) -> i
         log = logs.open_log(options.log_level, options.log_file)
         opener = open_session or _data_plane_session()  # imports much, while the launcher gets ready
         supervision = program.receive_supervision()
-        handler = None if supervision.listener is None else opener(options.target, options.handoff, log, options.mss)
+        tuning = Tuning(options.mss, bool(options.copy_dscp))
+        handler = None if supervision.listener is None else opener(options.target, options.handoff, log, tuning)
     except LauncherDied:
         lifeline.send(Ended(EXIT_FAULT, text="the program could not be launched"))
         return EXIT_FAULT
@@ -130,4 +132,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--mss", type=int, default=0)
+    parser.add_argument("--copy-dscp", type=int, default=0)
     return parser

@@ -80,7 +80,9 @@ class DataPlane(Protocol):
     def delete_device(self, name: str, timeout_seconds: float = DEADLINE_SECONDS) -> None:
         """DeleteDevice; a missing device is fine."""
 
-    def adopt_socket(self, device: str, name: str, token: str, control_token: str = "") -> bool:
+    def adopt_socket(
+        self, device: str, name: str, token: str, control_token: str = "", *, copy_dscp: bool = False
+    ) -> bool:
         """AdoptSocket; control_token "" for no control outlet. Returns whether the socket has one."""
 
     def delete_socket(self, device: str, name: str) -> None:
@@ -155,10 +157,12 @@ class GrpcDataPlane:
         request = device_pb2.DeleteDeviceRequest(name=name, allow_missing=True)
         _call(self._devices.DeleteDevice, request, timeout_seconds)
 
-    def adopt_socket(self, device: str, name: str, token: str, control_token: str = "") -> bool:
+    def adopt_socket(
+        self, device: str, name: str, token: str, control_token: str = "", *, copy_dscp: bool = False
+    ) -> bool:
         """See DataPlane."""
         request = socket_pb2.AdoptSocketRequest(
-            device=device, name=name, socket_token=token, control_token=control_token
+            device=device, name=name, socket_token=token, control_token=control_token, copy_dscp=copy_dscp
         )
         return _call(self._sockets.AdoptSocket, request).socket.has_control_outlet
 

@@ -47,22 +47,20 @@ from controlplane_shim.pending_swaps import PendingSwaps
 from controlplane_shim.selftest import Link
 from controlplane_shim.supervisor.handler import Caller
 from controlplane_shim.translate import rpc
+from controlplane_shim.tuning import Tuning
 
 
 class Offload:
     """The data channel of one OpenVPN. For one thread."""
 
-    def __init__(self, link: Link, bell: Bell, log: FilteringBoundLogger, mss: int = 0) -> None:
-        """bell: rung when take_notices() has something to give or to do, or `fatal` has changed.
-
-        mss: what TCP over IPv4 inside the tunnel is lowered to, in bytes; 0: left alone.
-        """
+    def __init__(self, link: Link, bell: Bell, log: FilteringBoundLogger, tuning: Tuning) -> None:
+        """bell: rung when take_notices() has something to give or to do, or `fatal` has changed."""
         self._link = link
         self._dataplane = link.dataplane
         self._holdings = Holdings(link, bell, log)
         self._bell = bell
         self._swaps = PendingSwaps(bell.ring)
-        self._mss = mss
+        self._tuning = tuning
         self._log = log
 
     @property
@@ -137,7 +135,7 @@ class Offload:
                 return self._dump_peers(operation)
 
     def _new_link(self, operation: NewLink, family: Family) -> Outcome:
-        device = make_device(self._link, operation, family, self._mss)
+        device = make_device(self._link, operation, family, self._tuning.mss)
         self._holdings.add(device)
         self._log.info("device created", device=device.name, multipeer=device.multipeer)
         return Done()
@@ -180,7 +178,9 @@ class Offload:
                     if operation.remote is None:
                         raise RefusedError(EINVAL, "missing remote IP address for UDP socket")
                     self._holdings.check_unused_elsewhere(device, inode(openvpn))
-                    twin = known or adopt_socket(self._link, device.name, openvpn, self._log)
+                    twin = known or adopt_socket(
+                        self._link, device.name, openvpn, self._log, copy_dscp=self._tuning.copy_dscp
+                    )
                 case Transport.TCP:
                     twin = self._take_stream(device, openvpn, operation.socket_fd, caller)
                 case Transport.SWITCHED:

@@ -35,6 +35,7 @@ from controlplane_shim.selftest import Connector, DaemonConnector, NotReadyError
 from controlplane_shim.supervisor.handler import Caller, Handled, NetlinkHandler, Notice
 from controlplane_shim.translate.translator import NETLINK_GENERIC, Request, Translator
 from controlplane_shim.tun import interface_exists
+from controlplane_shim.tuning import Tuning
 
 RETEST_SECONDS: Final = 1.0
 """A failed self-test stands for so long: OpenVPN asks more than once in a start, and must hear the same."""
@@ -43,12 +44,12 @@ _NO_OFFLOAD: Final = Failed(ENOENT, "no data channel offload")
 """What a kernel without the driver says to a message of a family; to a new link it says EOPNOTSUPP."""
 
 
-def open_session(target: str, handoff: str | None, log: FilteringBoundLogger, mss: int = 0) -> NetlinkHandler:
+def open_session(target: str, handoff: str | None, log: FilteringBoundLogger, tuning: Tuning) -> NetlinkHandler:
     """A session with the daemon at the gRPC address `target`. Returns at once, whether or not there is a daemon.
 
-    handoff: path of the daemon's hand-off socket, None to ask the daemon for it. mss: see Offload.
+    handoff: path of the daemon's hand-off socket, None to ask the daemon for it.
     """
-    return Session(DaemonConnector(target, handoff), log, mss=mss)
+    return Session(DaemonConnector(target, handoff), log, tuning)
 
 
 class Session:
@@ -58,15 +59,14 @@ class Session:
         self,
         connector: Connector,
         log: FilteringBoundLogger,
+        tuning: Tuning,
         now: Callable[[], float] = time.monotonic,
-        *,
-        mss: int = 0,
     ) -> None:
-        """now: seconds on any clock that never goes back. mss: see Offload."""
+        """now: seconds on any clock that never goes back."""
         self._connector = connector
         self._log = log
         self._now = now
-        self._mss = mss
+        self._tuning = tuning
         self._translator = Translator()
         self._bell = Bell()
         self._members: dict[tuple[int, Family], None] = {}
@@ -212,7 +212,7 @@ class Session:
             self._retest_at = self._now() + RETEST_SECONDS
         else:
             self._log.info("data channel offload is offered to OpenVPN")
-            self._offload = Offload(link, self._bell, self._log, self._mss)
+            self._offload = Offload(link, self._bell, self._log, self._tuning)
 
 
 def _is_admin(caller: Caller) -> bool:

@@ -25,12 +25,15 @@ class Plan:
     clients: int = 1
     server_extra: tuple[str, ...] = ()
     client_extra: tuple[str, ...] = ()
+    shim_options: tuple[str, ...] = ()
+    """Further ones of `ovpn-shim run`, for all ends that are offloaded."""
 
     def front(self, lab: Lab, role: str, label: str) -> list[str] | None:
         """The program in front of OpenVPN in this role, None for stock OpenVPN."""
         if self.data_plane is None or role not in self.offloaded:
             return None
-        return self.data_plane.front(lab.directory / f"{label}-shim.log")
+        *words, dashes = self.data_plane.front(lab.directory / f"{label}-shim.log")
+        return [*words, *self.shim_options, dashes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class SocketService(socket_pb2_grpc.SocketServiceServicer):
         """Takes over a bound UDP or connected TCP socket; spends the tokens whatever the outcome."""
         device, name, *tokens = decode_socket.decode_adoption(request)
         fd, *outlet_fd = self._vault.take_all(filter(None, tokens), time.monotonic())
-        view = await self._engine.adopt_socket(device, name, fd, *outlet_fd)
+        view = await self._engine.adopt_socket(device, name, fd, *outlet_fd, copy_dscp=request.copy_dscp)
         return socket_pb2.AdoptSocketResponse(socket=encode_socket(view))
 
     async def GetSocket(self, request: socket_pb2.GetSocketRequest, _context: object) -> socket_pb2.GetSocketResponse:

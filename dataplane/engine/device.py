@@ -11,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 
+from dataplane.engine.carrier import Carrier
 from dataplane.engine.counters import drop_counters
 from dataplane.engine.kernel_routes import KernelRoutes
 from dataplane.engine.key_history import KeyHistory
@@ -93,12 +94,14 @@ class Device:
         )
         self._routes = Routes(spec, self.table, self._supervisor, shared.tasks)
         self._kernel_routes = KernelRoutes(tun, shared.resources, self._routes)
-        self.peers = Peers(spec, self.table, self.sockets, self._supervisor, shared.events, self._routes)
+        self._carrier = Carrier(spec, tun, self.table, shared.resources, shared.tasks)
+        self.peers = Peers(spec, self.table, self.sockets, self._supervisor, shared.events, self._routes, self._carrier)
         self.keys = Keys(spec.name, self.table, self._supervisor, shared.events, shared.key_history)
 
     async def start(self) -> None:
         """Starts the worker. Raises EngineError; the TUN then stays open and is the caller's again."""
         try:
+            await self._carrier.follow()
             await self._kernel_routes.switch(self._spec)
             await self._supervisor.start()
         except BaseException:
@@ -110,6 +113,7 @@ class Device:
         """Ends the worker, reports the peers and closes everything. Raises EngineError DEVICE_NOT_FOUND."""
         async with self._supervisor.ending():
             await self.peers.lost(DelReason.TEARDOWN)
+            await self._carrier.close()
             self._kernel_routes.close()
             self.sockets.close()
             # The kernel takes its time to unregister an interface.

@@ -128,11 +128,13 @@ class Engine:
         """Makes and binds a socket."""
         return await self._tasks.shield(self._device(spec.device).sockets.create(spec))
 
-    async def adopt_socket(self, device: str, name: str, fd: int, outlet_fd: int | None = None) -> SocketView:
-        """Takes over a bound socket, and its control outlet. Takes ownership of both in every case."""
+    async def adopt_socket(
+        self, device: str, name: str, fd: int, outlet_fd: int | None = None, *, copy_dscp: bool = False
+    ) -> SocketView:
+        """Takes over a socket, and its control outlet. Takes ownership of both in every case."""
         with all_closed_on_failure(fd, outlet_fd):
             sockets = self._device(device).sockets
-        return await self._tasks.shield(sockets.adopt(name, fd, outlet_fd))
+        return await self._tasks.shield(sockets.adopt(name, fd, outlet_fd, copy_dscp=copy_dscp))
 
     def get_socket(self, device: str, name: str) -> SocketView:
         """One socket."""

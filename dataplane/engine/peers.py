@@ -16,6 +16,7 @@ import msgspec
 
 from dataplane import messages
 from dataplane.engine import errors
+from dataplane.engine.carrier import Carrier
 from dataplane.engine.counters import peer_counters
 from dataplane.engine.peer_table import Peer, PeerTable
 from dataplane.engine.resources import BoundSocket
@@ -56,6 +57,7 @@ class Peers:
         supervisor: Supervisor,
         events: EventLog,
         routes: Routes,
+        carrier: Carrier,
     ) -> None:
         self._device = device.name
         self._mode = device.mode
@@ -64,6 +66,7 @@ class Peers:
         self._supervisor = supervisor
         self._events = events
         self._routes = routes
+        self._carrier = carrier
 
     async def create(self, spec: PeerSpec) -> PeerView:
         """Adds a peer; on a P2P device in place of the one that is there."""
@@ -89,6 +92,7 @@ class Peers:
             self._table.add(peer)
             view = peer.view()
             self._events.publish(self._device, lambda revision: PeerCreated(revision, view))
+            await self._carrier.follow()
             self._routes.touch(spec)
             await self._routes.settle()
             return view
@@ -226,6 +230,7 @@ class Peers:
     def _gone(self, peer: Peer, reason: DelReason) -> PeerCounters:
         counters = self._table.remove(peer)
         self._routes.gone(peer.spec)
+        self._carrier.follow_soon()
         self._events.publish(
             self._device,
             lambda revision: PeerDeleted(

@@ -11,7 +11,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -21,10 +21,11 @@ from dataplane.engine.types import DeviceChange, DeviceSpec, Endpoint, EngineErr
 from dataplane.transport.socket_options import NO_OPTIONS, OptionRefused, SocketOptions, read_options
 from dataplane.transport.tcp_socket import NotATcpStream, inspect_tcp, is_tcp
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound, bind_udp, enlarge_buffers, inspect_udp
-from dataplane.tun.device import NotATun, inspect_tun, open_tun
+from dataplane.tun.device import NotATun, inspect_tun, open_tun, set_carrier
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
 from dataplane.tun.routes import NextHop, RouteWatch
+from dataplane.vocabulary import Mode
 
 _TUNGETDEVNETNS: Final = 0x54E3
 """<linux/if_tun.h>: gives a descriptor of the network namespace that the interface is in."""
@@ -93,6 +94,12 @@ class Resources(Protocol):
         NOT_A_TUN (any more: the interface was deleted), PERMISSION_DENIED, LINK_SETTING_REFUSED.
         """
 
+    def set_carrier(self, fd: int, *, on: bool) -> None:
+        """Sets the carrier of a TUN's interface.
+
+        NOT_A_TUN (any more), LINK_SETTING_REFUSED (Linux before 5.0).
+        """
+
     def watch_routes(self, fd: int) -> RouteFeed:
         """Follows the kernel's routes through a TUN's interface. The caller owns the feed.
 
@@ -126,6 +133,9 @@ class LinuxResources:
                 raise errors.interface_exists(spec.interface_name) from error
             raise errors.tun_unavailable(spec.interface_name, error) from error
         with closed_on_failure(fd):
+            if spec.mode is Mode.P2P:
+                with suppress(EngineError):  # see carrier.py, which will tell; here, so that it is never up with one
+                    self.set_carrier(fd, on=False)
             self.change_link(fd, DeviceChange(spec.mtu, spec.addresses or None, spec.admin_up or None))
             return Tun(fd, name, spec.mtu)
 
@@ -145,6 +155,11 @@ class LinuxResources:
         name = _interface_name(fd)  # asked anew, for an interface may be renamed
         with _link_errors(name), _namespace_of(fd) as namespace:
             set_link(name, namespace, mtu=change.mtu, admin_up=change.admin_up, addresses=change.addresses)
+
+    def set_carrier(self, fd: int, *, on: bool) -> None:
+        """See Resources."""
+        with _link_errors(_interface_name(fd)):
+            set_carrier(fd, on=on)
 
     def watch_routes(self, fd: int) -> RouteFeed:
         """See Resources."""

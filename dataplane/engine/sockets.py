@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataplane.engine import errors
 from dataplane.engine.control_outlet import check_outlet, check_stream
@@ -108,16 +108,21 @@ class Sockets:
                 await self._hand_over(spec.name, bound, adopted=False)
             return self.view(spec.name)
 
-    async def adopt(self, name: str, fd: int, outlet_fd: int | None) -> SocketView:
-        """Hands a given socket, and its control outlet, to the worker. Takes ownership of both in every case."""
+    async def adopt(self, name: str, fd: int, outlet_fd: int | None, *, copy_dscp: bool) -> SocketView:
+        """Hands a given socket, and its control outlet, to the worker. Takes ownership of both in every case.
+
+        copy_dscp: without effect on a TCP socket, whose stream has one TOS.
+        """
         with all_closed_on_failure(fd, outlet_fd):
             async with self._supervisor.exclusive():
                 self._check_new(name)
                 bound = await asyncio.to_thread(self._resources.adopt_socket, fd)
                 if bound.remote is not None:
                     check_stream(outlet_fd)
-                elif outlet_fd is not None:
-                    check_outlet(outlet_fd)
+                else:
+                    bound = replace(bound, options=replace(bound.options, copy_dscp=copy_dscp))
+                    if outlet_fd is not None:
+                        check_outlet(outlet_fd)
                 await self._hand_over(name, bound, adopted=True, outlet_fd=outlet_fd)
                 return self.view(name)
 

@@ -9,9 +9,11 @@ from libc.stdlib cimport free, malloc
 
 from dataplane.fastpath.aead cimport OVERHEAD, SPARE
 from dataplane.fastpath.channel cimport DataChannel
+from dataplane.fastpath.ip_header cimport dscp_of
 from dataplane.fastpath.peer cimport PeerState
 from dataplane.fastpath.span cimport Span, part, put, span_of
 from dataplane.fastpath.tcp_socket cimport TcpSocket
+from dataplane.fastpath.udp_socket cimport copies_dscp
 
 cdef enum:
     SCRATCH = 65536  # longer than any packet of a TUN
@@ -62,4 +64,4 @@ cdef class Copies:
         put(room, OVERHEAD, packet)
         size = self.channel.seal_packet(peer, room, now_ns)
         if size > 0:
-            self.sender.trains.add(peer, size)
+            self.sender.trains.add(peer, size, dscp_of(packet) if copies_dscp(sockets, peer.socket_id) else 0)

@@ -16,7 +16,7 @@ from dataplane.fastpath.span cimport Span, part, span_of
 from dataplane.fastpath.split cimport begin_split, next_segment
 from dataplane.fastpath.tcp_send cimport TcpSender
 from dataplane.fastpath.tcp_socket cimport TcpSocket, TcpSockets
-from dataplane.fastpath.udp_socket cimport UdpSocket
+from dataplane.fastpath.udp_socket cimport copies_dscp
 
 from dataplane.vocabulary import DropReason
 
@@ -82,7 +82,7 @@ cdef class DeviceToLink:
                 peer = self.channel.route(packet)
                 if peer != NULL and peer != self.copies.everyone:
                     tcp = self.streams.stream_of(peer)
-                    if sockets.copying > 0 and copies_dscp(sockets.find(peer.socket_id)):
+                    if copies_dscp(sockets, peer.socket_id):
                         tos = dscp_of(packet)
             if peer == NULL:
                 continue
@@ -120,7 +120,3 @@ cdef class DeviceToLink:
         if count < 0:
             raise OSError(-count, "no device")
         return count
-
-
-cdef inline bint copies_dscp(const UdpSocket* udp) noexcept nogil:
-    return udp != NULL and udp.copy_dscp

@@ -24,5 +24,15 @@ cdef class UdpSockets:
     # Forgets it.
     cdef void remove(self, uint32_t socket_id) noexcept nogil
 
+
+# Whether packets on this socket, which may be none of these, get the DSCP of what they carry.
+cdef inline bint copies_dscp(UdpSockets sockets, uint32_t socket_id) noexcept nogil:
+    cdef UdpSocket* udp
+    if sockets.copying == 0:
+        return False
+    udp = sockets.find(socket_id)
+    return udp != NULL and udp.copy_dscp
+
+
 # Takes pending errors off a socket, which otherwise make epoll report EPOLLERR for ever; `limit` queued ones at most.
 cdef void clear_errors(int fd, int limit) noexcept nogil

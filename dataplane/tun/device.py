@@ -22,6 +22,7 @@ TUNSETIFF: Final = 0x400454CA
 TUNGETIFF: Final = 0x800454D2
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNSETVNETHDRSZ: Final = 0x400454D8
+_TUNSETCARRIER: Final = 0x400454E2
 IFF_TUN: Final = 0x0001
 IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
@@ -82,6 +83,15 @@ def inspect_tun(fd: int) -> str:
     if not flags & IFF_TUN:
         raise NotATun(f"{name} is a TAP, not a TUN")
     return name
+
+
+def set_carrier(fd: int, *, on: bool) -> None:
+    """Sets the carrier of a TUN's interface, for all who hold a descriptor of it. Needs no privilege.
+
+    Without it the interface keeps its addresses and routes, but Linux sends nothing into it (no IFF_LOWER_UP).
+    Raises OSError: EINVAL, Linux before 5.0; EBADFD, the interface was deleted.
+    """
+    fcntl.ioctl(fd, _TUNSETCARRIER, struct.pack("=i", on))
 
 
 def _name_and_flags(fd: int) -> tuple[str, int]:

@@ -16,10 +16,10 @@ from __future__ import annotations
 import errno
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from dataplane.datachannel.aead import DataKey
 from dataplane.datachannel.channel import DataChannel
@@ -42,6 +42,8 @@ BATCH: Final = 64
 
 _NS_PER_S: Final = 1_000_000_000
 _FOR_EVER: Final = -1
+
+_Item = TypeVar("_Item")
 
 
 class PacketPath:
@@ -217,8 +219,7 @@ class PacketPath:
         if not opened:
             return
         if self.channel.client_to_client:
-            opened, sealed = self.channel.relay(opened, now_ns, self._admission())
-            self._send(sealed)
+            opened = self._relay(opened, now_ns)
         taken = tun.write_batch([packet for _, packet in opened])
         for (peer, packet), was_taken in zip(opened, taken, strict=True):
             if was_taken:
@@ -227,6 +228,15 @@ class PacketPath:
                 peer.drop(DropReason.RX_TUN_WRITE_FAILED)
         # The answer to what was written (a TCP ACK, an echo reply) is often there already: no wake-up for it.
         self._device_to_link(tun)
+
+    def _relay(self, opened: Sequence[tuple[Peer, bytes]], now_ns: int) -> list[tuple[Peer, bytes]]:
+        """Sends on what goes from peer to peer; what is for the device."""
+        for_device: list[tuple[Peer, bytes]] = []
+        for dscp, run in self._runs_of_dscp(opened, lambda sender_and_packet: sender_and_packet[1]):
+            kept, sealed = self.channel.relay(run, now_ns, self._admission())
+            self._send(sealed, dscp)
+            for_device += kept
+        return for_device
 
     def _device_to_link(self, tun: TunDevice) -> None:
         try:
@@ -237,12 +247,18 @@ class PacketPath:
         for _ in range(malformed):
             self.channel.drop_on_device(DropReason.TX_BAD_VIRTIO_HEADER)
         now_ns = time.monotonic_ns()
-        admits = self._admission()
-        if not any(transport.copy_dscp for transport in self._transports.values()):
-            self._send(self.channel.seal_batch(packets, now_ns, admits))
-            return
-        for dscp, run in groupby(packets, key=dscp_of):
-            self._send(self.channel.seal_batch(list(run), now_ns, admits), dscp)
+        for dscp, run in self._runs_of_dscp(packets, lambda packet: packet):
+            self._send(self.channel.seal_batch(run, now_ns, self._admission()), dscp)
+
+    def _runs_of_dscp(
+        self, items: Sequence[_Item], packet_of: Callable[[_Item], bytes]
+    ) -> Iterator[tuple[int, Sequence[_Item]]]:
+        """In order, with the TOS to send each run with; in one run if no socket copies the DSCP."""
+        if any(transport.copy_dscp for transport in self._transports.values()):
+            for dscp, run in groupby(items, key=lambda item: dscp_of(packet_of(item))):
+                yield dscp, list(run)
+        else:
+            yield 0, items
 
     def _send(self, sealed: Sequence[tuple[Peer, bytes]], tos: int = 0) -> None:
         for socket_id, packets in groupby(sealed, key=_socket_id):

@@ -168,6 +168,15 @@ async def test_a_handed_over_socket_is_adopted(api: Api) -> None:
     assert socket == socket_message(address="192.0.2.1", adopted=True, protocol=udp)
 
 
+async def test_an_adopted_socket_tells_that_it_copies_the_dscp(api: Api) -> None:
+    await api.make_device()
+    client, token = await api.hand_over(fd := device_fd())
+    os.close(fd)
+    with client:
+        assert (await api.sockets.AdoptSocket(adopt(token=token, copy_dscp=True))).socket.copy_dscp
+    assert (await api.sockets.GetSocket(get())).socket.copy_dscp
+
+
 async def hand_over_pair(api: Api) -> tuple[socket.socket, str, str]:
     """A hand-off connection and the tokens of what passes for a UDP socket, and of a control outlet."""
     client, token = await api.hand_over(fd := device_fd())

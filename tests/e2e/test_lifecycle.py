@@ -93,6 +93,27 @@ def test_a_client_whose_server_fell_silent_restarts_and_connects_again(
     traffic.wait_reachable(lab, tunnel.client.namespace, SERVER_VPN_IPV4)
 
 
+def test_the_carrier_of_a_clients_interface_goes_and_comes_with_the_server(
+    lab: Lab, authority: Authority, data_plane: DataPlane
+) -> None:
+    plan = Plan(settings=SHORT, data_plane=data_plane, offloaded=("client",), client_extra=("persist-tun",))
+    tunnel = build(lab, authority, plan)
+    client = tunnel.client
+    assert has_carrier(client)
+    addresses = client.vpn_addresses()
+    tunnel.server.process.signal(signal.SIGSTOP)
+    wait_until(lambda: not has_carrier(client), "no carrier")
+    assert client.vpn_addresses() == addresses
+    tunnel.server.process.signal(signal.SIGCONT)
+    client.wait_initialized(occurrence=2)
+    wait_until(lambda: has_carrier(client), "a carrier")
+    traffic.wait_reachable(lab, client.namespace, SERVER_VPN_IPV4)
+
+
+def has_carrier(end: OpenVpn) -> bool:
+    return "LOWER_UP" in end.namespace.ip("link", "show", "dev", "tun0")
+
+
 @pytest.mark.parametrize("role", BOTH)
 def test_an_end_that_stops_takes_its_device_and_interface_with_it(
     lab: Lab, authority: Authority, data_plane: DataPlane, role: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,6 @@ MSS = 1000
 TIMESTAMPS = 12
 """Bytes of each segment that Linux's TCP options take."""
 PAYLOAD = bytes(range(256)) * 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClampedPlan(Plan):
-    """The shim gets --mss."""
-
-    def front(self, lab: Lab, role: str, label: str) -> list[str] | None:
-        words = Plan.front(self, lab, role, label)
-        return None if words is None else [*words[:-1], "--mss", str(MSS), "--"]
 
 
 def tcp_in(namespace: Namespace, family: int) -> socket.socket:
@@ -64,7 +54,8 @@ def segment_sizes(tunnel: Tunnel, address: str = SERVER_VPN_IPV4) -> tuple[int, 
 def test_mss_of_the_shim_holds_both_ways_until_it_is_changed(
     lab: Lab, authority: Authority, data_plane: DataPlane, role: str
 ) -> None:
-    tunnel = build(lab, authority, ClampedPlan(data_plane=data_plane, offloaded=(role,)))
+    plan = Plan(data_plane=data_plane, offloaded=(role,), shim_options=("--mss", str(MSS)))
+    tunnel = build(lab, authority, plan)
     assert segment_sizes(tunnel) == (MSS, MSS)
     assert segment_sizes(tunnel, SERVER_VPN_IPV6) == (MSS - 20, MSS - 20)
 

@@ -242,7 +242,8 @@ class FakeFeed:
 class FakeResources:
     """Descriptors of /dev/null as TUNs and sockets. refusal: what the next call raises.
 
-    feeds: of the kernel's routes, the newest last; routes: what the next feed begins with.
+    feeds: of the kernel's routes, the newest last; routes: what the next feed begins with. carriers: what each call of
+    set_carrier asked for; carrier_refusal: what they raise.
     """
 
     def __init__(self) -> None:
@@ -250,6 +251,8 @@ class FakeResources:
         self.routes: dict[IPNetwork, tuple[NextHop, ...]] = {}
         self.refusal: EngineError | None = None
         self.changes: list[DeviceChange] = []
+        self.carriers: list[bool] = []
+        self.carrier_refusal: EngineError | None = None
         self.bound = ("192.0.2.1", 1194, False)
         self.remote: Endpoint | None = None
 
@@ -265,6 +268,12 @@ class FakeResources:
         self._refuse()
         os.fstat(fd)
         self.changes.append(change)
+
+    def set_carrier(self, fd: int, *, on: bool) -> None:
+        os.fstat(fd)
+        self.carriers.append(on)
+        if self.carrier_refusal is not None:
+            raise self.carrier_refusal
 
     def watch_routes(self, fd: int) -> FakeFeed:
         self._refuse()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,8 +28,9 @@ from dataplane.engine.types import (
 )
 from dataplane.engine.watch import Watch
 from dataplane.tun.network_namespace import in_network_namespace
-from dataplane.vocabulary import DelReason, KeySlot
+from dataplane.vocabulary import DelReason, KeySlot, Mode
 from tests.engine.conftest import device_spec, key_spec, open_fds, peer_spec, socket_spec
+from tests.tun.conftest import LinkNotices
 
 pytestmark = pytest.mark.root
 
@@ -174,6 +176,35 @@ async def test_an_adopted_socket_is_served(engine: Engine, namespace: str) -> No
     assert (view.address, view.adopted) == (ip_address("127.0.0.1"), True)
     await engine.create_peer(peer_spec(1, sock="adopted", remote="127.0.0.1"))
     assert engine.get_socket("d", "adopted").peer_count == 1
+
+
+async def test_the_carrier_of_a_p2p_device_follows_its_peer_and_is_told(engine: Engine, namespace: str) -> None:
+    with closing(LinkNotices(namespace, "tun-p2p")) as notices:
+
+        async def told(*, on: bool) -> None:
+            await asyncio.to_thread(notices.wait_for_carrier, on=on)
+
+        spec = replace(device_spec("p2p", Mode.P2P), network_namespace=namespace, admin_up=True)
+        await engine.create_device(spec)
+        await told(on=False)
+        udp = replace(socket_spec(address="127.0.0.1", device="p2p"), port=0, network_namespace=namespace)
+        await engine.create_socket(udp)
+        peer = peer_spec(1, device="p2p", remote="127.0.0.1")
+        await engine.create_peer(peer)
+        await told(on=True)
+        await engine.delete_peer("p2p", 1)
+        await told(on=False)
+        await engine.create_peer(peer)
+        await told(on=True)
+        await kill_worker(engine, "p2p")
+        await told(on=False)
+
+
+async def kill_worker(engine: Engine, device: str) -> None:
+    """Returns when there is another."""
+    async with engine.watch(device) as watch:
+        os.kill(engine.get_device(device).worker_pid, signal.SIGKILL)
+        await read_until(watch, WorkerRestarted)
 
 
 async def test_deleting_the_interface_deletes_the_device(engine: Engine, namespace: str) -> None:

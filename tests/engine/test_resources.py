@@ -8,6 +8,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -21,9 +22,9 @@ from dataplane.transport.udp_socket import BUFFER_BYTES, bind_udp
 from dataplane.tun.device import IFF_NO_PI, IFF_TUN, IFF_VNET_HDR
 from dataplane.tun.link import get_link
 from dataplane.tun.routes import Hop
-from dataplane.vocabulary import FragmentationPolicy
+from dataplane.vocabulary import FragmentationPolicy, Mode
 from tests.engine.conftest import device_spec, open_fds, socket_spec
-from tests.tun.conftest import fresh_namespace, opened_with
+from tests.tun.conftest import LinkNotices, fresh_namespace, opened_with
 
 RESOURCES = LinuxResources()
 
@@ -153,6 +154,14 @@ def test_a_tun_is_made_and_set_up_in_its_namespace(namespace: str) -> None:
         link = get_link("tun-d", namespace)
         assert (link.mtu, link.admin_up, link.addresses) == (1400, True, frozenset(addresses))
     os.close(tun.fd)
+
+
+@pytest.mark.root
+def test_a_p2p_interface_is_never_up_with_a_carrier(namespace: str) -> None:
+    with closing(LinkNotices(namespace, "tun-d")) as notices:
+        spec = replace(device_spec(mode=Mode.P2P), network_namespace=namespace, admin_up=True)
+        with os.fdopen(RESOURCES.make_tun(spec).fd):
+            assert not notices.first_carrier_when_up()
 
 
 @pytest.mark.root

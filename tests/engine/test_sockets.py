@@ -110,6 +110,15 @@ async def test_a_control_outlet_is_closed_when_its_device_is_missing(engine: Eng
         os.fstat(outlet_fd)
 
 
+async def test_an_adopted_socket_copies_the_dscp_if_that_is_asked_for(engine: Engine, launcher: FakeLauncher) -> None:
+    await make_device(engine)
+    view = await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), copy_dscp=True)
+    assert view.options == SocketOptions(copy_dscp=True)
+    assert launcher.worker.commands[-1] == AddSocket(1, copy_dscp=True)
+    view = await engine.adopt_socket("d", "t", os.open("/dev/null", os.O_RDWR))
+    assert view.options == SocketOptions()
+
+
 async def test_the_worker_and_the_next_one_are_told_to_copy_the_dscp(engine: Engine, launcher: FakeLauncher) -> None:
     await make_device(engine)
     view = await engine.create_socket(replace(socket_spec(), options=SocketOptions(copy_dscp=True)))

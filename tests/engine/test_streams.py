@@ -62,6 +62,15 @@ async def test_an_adopted_connection_is_shown_with_both_ends(ready: Engine) -> N
     assert (view.address, view.port) == (ip_address("192.0.2.1"), 1194)
 
 
+async def test_a_connection_copies_no_dscp(ready: Engine, launcher: FakeLauncher) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs:
+        null = os.open("/dev/null", os.O_RDWR)
+        view = await ready.adopt_socket("d", "t", null, ours.detach(), copy_dscp=True)
+    assert not view.options.copy_dscp
+    assert launcher.worker.commands[-1] == AddSocket(1)
+
+
 async def test_a_connection_needs_a_control_stream(ready: Engine) -> None:
     before = open_fds()
     packets, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

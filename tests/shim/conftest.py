@@ -39,6 +39,7 @@ from controlplane_shim.operations import (
 )
 from controlplane_shim.selftest import Link
 from controlplane_shim.session import Session
+from controlplane_shim.tuning import Tuning
 
 INSTANCE = "0123"
 FAMILY = Family.OVPN_DCO_V2
@@ -144,8 +145,11 @@ class FakeDataPlane:
     def delete_device(self, name: str, timeout_seconds: float = 5) -> None:
         self._note("delete_device", name, timeout_seconds)
 
-    def adopt_socket(self, device: str, name: str, token: str, control_token: str = "") -> bool:
-        self._note("adopt_socket", device, name, *filter(None, [token, control_token]))
+    def adopt_socket(
+        self, device: str, name: str, token: str, control_token: str = "", *, copy_dscp: bool = False
+    ) -> bool:
+        wishes = ["copy_dscp"] if copy_dscp else []
+        self._note("adopt_socket", device, name, *filter(None, [token, control_token]), *wishes)
         return self.knows_outlets and control_token != ""
 
     def delete_socket(self, device: str, name: str) -> None:
@@ -416,7 +420,7 @@ def world(
 ) -> Iterator[World]:
     """An Offload. OpenVPN's descriptor 7 is `udp`."""
     feed = EventFeed(dataplane, INSTANCE, bell.ring)
-    offload = Offload(Link(dataplane, handoff, feed), bell, log)
+    offload = Offload(Link(dataplane, handoff, feed), bell, log, Tuning())
     caller = FakeCaller({7: udp.fileno()})
     yield World(dataplane, handoff, linux, caller, bell, offload, log_entries, udp)
     feed.close()
@@ -441,7 +445,7 @@ def shim_session(
     """A Session as the supervisor has it."""
     monkeypatch.setattr(selftest, "TUN_PATH", os.devnull)
     monkeypatch.setattr(session, "interface_exists", linux.interfaces.__contains__)
-    tested = Session(FakeConnector(dataplane, handoff), log, clock)
+    tested = Session(FakeConnector(dataplane, handoff), log, Tuning(), clock)
     yield tested
     tested.close()
 

@@ -111,6 +111,13 @@ def test_a_socket_is_adopted_under_its_inode_and_no_copy_is_kept(
     assert descriptors() == before
 
 
+def test_the_wish_for_the_dscp_goes_with_the_socket(
+    link: Link, dataplane: FakeDataPlane, udp: socket.socket, log: Any
+) -> None:
+    adopted = adopt_socket(link, "tun0.1", udp, log, copy_dscp=True)
+    assert dataplane.calls("adopt_socket") == [("tun0.1", adopted.name, "t1", "copy_dscp")]
+
+
 def test_a_socket_that_is_refused_is_closed(link: Link, dataplane: FakeDataPlane, udp: socket.socket, log: Any) -> None:
     before = descriptors()
     dataplane.fail("adopt_socket", DataPlaneError("RESOURCE_EXHAUSTED", "SOCKET_LIMIT", "enough"))

@@ -163,6 +163,10 @@ def test_no_traceback_of_a_failed_call_shows_a_key(daemon: Daemon, client: GrpcD
             ("AdoptSocket", socket_pb2.AdoptSocketRequest(device="a", name="s", socket_token="t", control_token="c")),
         ),
         (
+            lambda client: client.adopt_socket("a", "s", "t", copy_dscp=True),
+            ("AdoptSocket", socket_pb2.AdoptSocketRequest(device="a", name="s", socket_token="t", copy_dscp=True)),
+        ),
+        (
             lambda client: client.delete_socket("a", "s"),
             ("DeleteSocket", socket_pb2.DeleteSocketRequest(device="a", name="s", allow_missing=True)),
         ),

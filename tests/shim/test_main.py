@@ -26,6 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.delenv("OVPN_SHIM_TARGET", raising=False)
     monkeypatch.delenv("OVPN_SHIM_HANDOFF", raising=False)
     monkeypatch.delenv("OVPN_SHIM_MSS", raising=False)
+    monkeypatch.delenv("OVPN_SHIM_COPY_DSCP", raising=False)
     return commands
 
 
@@ -67,14 +68,34 @@ def test_mss_is_handed_on_from_option_or_environment(started: list[list[str]], m
     assert started[4][-1] == "--log-level=info"
 
 
-def test_wrong_environment_is_wrong_usage(
-    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("environment", "options", "copies"),
+    [
+        ("", [], False),
+        ("0", [], False),
+        ("1", [], True),
+        ("", ["--copy-dscp"], True),
+        ("0", ["--copy-dscp=1"], True),
+        ("1", ["--copy-dscp=0"], False),
+    ],
+)
+def test_copy_dscp_is_handed_on_from_option_or_environment(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, environment: str, options: list[str], *, copies: bool
 ) -> None:
-    monkeypatch.setenv("OVPN_SHIM_MSS", "big")
+    monkeypatch.setenv("OVPN_SHIM_COPY_DSCP", environment)
+    __main__.main(["run", *options, "--", "true"])
+    assert ("--copy-dscp=1" in started[0]) is copies
+
+
+@pytest.mark.parametrize("variable", ["MSS", "COPY_DSCP"])
+def test_wrong_environment_is_wrong_usage(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.setenv(f"OVPN_SHIM_{variable}", "big")
     with pytest.raises(SystemExit) as exited:
         __main__.main(["run", "--", "true"])
     assert (exited.value.code, started) == (64, [])
-    assert "--mss" in capsys.readouterr().err
+    assert f"argument --{variable.lower().replace('_', '-')}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -85,6 +106,7 @@ def test_wrong_environment_is_wrong_usage(
         ["run", "--"],
         ["run", "openvpn"],
         ["run", "--log-level", "loud", "--", "true"],
+        ["run", "--copy-dscp=2", "--", "true"],
         ["run", "--mss", "107", "--", "true"],
         ["run", "--mss", "65496", "--", "true"],
         ["walk", "--", "true"],

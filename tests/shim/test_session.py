@@ -20,6 +20,7 @@ from controlplane_shim.selftest import LIVENESS_DEVICE
 from controlplane_shim.session import RETEST_SECONDS, Session, open_session
 from controlplane_shim.supervisor.handler import Handled, Notice
 from controlplane_shim.tun import interface_exists
+from controlplane_shim.tuning import Tuning
 from tests.shim.conftest import (
     GONE,
     Clock,
@@ -326,7 +327,7 @@ def test_the_life_of_a_peer_in_the_real_data_plane(
     daemon: Daemon, log: Any, log_entries: LogCapture, in_namespace: Callable[[Callable[[], Any]], Any]
 ) -> None:
     openvpn = in_namespace(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    handler = open_session(daemon.target, None, log)
+    handler = open_session(daemon.target, None, log, Tuning())
     caller = FakeCaller({7: openvpn.fileno()})
     data, control = bytes([0x48, 0, 0, 1]) + bytes(40), bytes([0x38, 1, 2, 3])
 
@@ -367,7 +368,7 @@ def test_the_end_of_the_real_data_plane_is_fatal(
     daemon: Daemon, log: Any, in_namespace: Callable[[Callable[[], Any]], Any]
 ) -> None:
     with in_namespace(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as openvpn:
-        handler = open_session(daemon.target, None, log)
+        handler = open_session(daemon.target, None, log, Tuning())
         caller = FakeCaller({7: openvpn.fileno()})
 
         def scenario() -> int:
@@ -392,6 +393,6 @@ def test_the_end_of_the_real_data_plane_is_fatal(
 
 @pytest.mark.root
 def test_without_a_daemon_a_session_opens_at_once_and_answers_enoent(tmp_path: Path, log: Any) -> None:
-    handler = open_session(f"unix:{tmp_path / 'missing.sock'}", None, log)
+    handler = open_session(f"unix:{tmp_path / 'missing.sock'}", None, log, Tuning())
     assert errnos(handler.handle(GENERIC, get_family(), PORT_ID, FakeCaller()).replies) == [ENOENT]
     handler.close()

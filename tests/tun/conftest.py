@@ -12,13 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pyroute2 import IPRoute
 
 from dataplane.tun.device import TUNSETIFF, open_tun
-from dataplane.tun.link import get_link, set_link
+from dataplane.tun.link import IFF_UP, get_link, set_link
 from dataplane.tun.network_namespace import CLONE_NEWNET, in_network_namespace
+
+RTMGRP_LINK: Final = 1
+NLMSGHDR_SIZE: Final = 16
+IFINFOMSG: Final = struct.Struct("=BxHiI")  # family, type, index, flags
+IFF_LOWER_UP: Final = 1 << 16
 
 
 @contextmanager
@@ -105,6 +111,40 @@ def delete_link(namespace: str, name: str) -> None:
             rtnetlink.link("del", index=index)
 
     in_network_namespace(namespace, delete)
+
+
+class LinkNotices:
+    """What Linux tells of changes to an interface of a namespace (RTM_NEWLINK), which may not be there yet."""
+
+    def __init__(self, namespace: str, interface: str) -> None:
+        self._name = interface.encode() + b"\0"
+
+        def listen() -> socket.socket:
+            return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+
+        self._rtnetlink = in_network_namespace(namespace, listen)
+        self._rtnetlink.bind((0, RTMGRP_LINK))
+        self._rtnetlink.settimeout(10)
+
+    def wait_for_carrier(self, *, on: bool) -> None:
+        """Waits for one that says so; by then Linux has done what is to be done about it."""
+        while (self._next_flags() & IFF_LOWER_UP != 0) is not on:
+            pass
+
+    def first_carrier_when_up(self) -> bool:
+        """Whether it has a carrier in the first notice in which it is up."""
+        while not (flags := self._next_flags()) & IFF_UP:
+            pass
+        return bool(flags & IFF_LOWER_UP)
+
+    def _next_flags(self) -> int:
+        while self._name not in (message := self._rtnetlink.recv(1 << 16)):
+            pass
+        flags: int = IFINFOMSG.unpack_from(message, NLMSGHDR_SIZE)[-1]
+        return flags
+
+    def close(self) -> None:
+        self._rtnetlink.close()
 
 
 def ipv4(source: str, destination: str, protocol: int, payload: bytes) -> bytes:

@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import ip_interface
 
 import pytest
@@ -23,12 +23,14 @@ from dataplane.tun.device import (
     TunOffload,
     inspect_tun,
     open_tun,
+    set_carrier,
     tun_offload,
 )
 from dataplane.tun.link import get_link, set_link
 from dataplane.tun.network_namespace import in_network_namespace
 from dataplane.tun.virtio import GSO_TCPV4, VirtioHeader
 from tests.tun.conftest import (
+    LinkNotices,
     delete_link,
     enable_ipv6,
     fresh_namespace,
@@ -140,6 +142,29 @@ def test_inspect_tun_tells_the_name_that_the_interface_has_now(namespace: str) -
 
         in_network_namespace(namespace, rename)
         assert inspect_tun(fd) == "renamed"
+
+
+def test_without_a_carrier_an_interface_keeps_all_it_has_but_packets(namespace: str) -> None:
+    with tun_in(namespace, "tun0", "10.8.0.1/24") as fd, closing(LinkNotices(namespace, "tun0")) as notices:
+        device = TunDevice(fd)
+        for _ in range(2):
+            set_carrier(fd, on=False)
+            notices.wait_for_carrier(on=False)
+            assert get_link("tun0", namespace).addresses == {ip_interface("10.8.0.1/24")}
+            send_to_tun(namespace, 3)  # the route is there, or this would fail
+            assert read_all(device) == []
+            set_carrier(fd, on=True)
+            notices.wait_for_carrier(on=True)
+            payloads = send_to_tun(namespace, 3)
+            assert [packet[28:] for packet in read_all(device)] == payloads
+        device.close()
+
+
+def test_carrier_of_an_interface_that_is_gone_is_refused(namespace: str) -> None:
+    with tun_in(namespace, "tun0", "10.8.0.1/24") as fd:
+        delete_link(namespace, "tun0")
+        with pytest.raises(OSError, match="descriptor in bad state"):
+            set_carrier(fd, on=False)
 
 
 @pytest.mark.parametrize("flags", [0, IFF_VNET_HDR])

@@ -17,6 +17,7 @@ from controlplane_shim import app
 from controlplane_shim.netlink.message import PLAIN_ACKS, AckOptions
 from controlplane_shim.supervisor import front
 from controlplane_shim.supervisor.handler import Caller, Handled, Notice
+from controlplane_shim.tuning import Tuning
 from tests.shim.supervisor import netlink_client as nl
 
 NOOP = 1
@@ -149,7 +150,7 @@ class FakeHandler:
         os.close(self.bell)
 
 
-def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLogger, _mss: int) -> FakeHandler:
+def open_fake_session(target: str, _handoff: str | None, _log: FilteringBoundLogger, _tuning: Tuning) -> FakeHandler:
     if target == "refused":
         raise ValueError("this target cannot be")
     if target == "dies":
