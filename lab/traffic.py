@@ -1,6 +1,6 @@
 """Traffic through a tunnel and what became of it.
 
-Knows ping, iperf3 and the sender and receiver of lab/datagrams.py; must not know what carries the packets.
+Knows ping, iperf3 and the programs of lab/pings.py and lab/datagrams.py; must not know what carries the packets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lab import datagrams
+from lab import datagrams, pings
 from lab.lab import Lab
 from lab.netns import Namespace
 from lab.waiting import wait_until
@@ -23,7 +23,7 @@ UDP_PORT: Final = 5300
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """What ping(8) told. average_ms is 0 when nothing came back."""
+    """What became of echo requests. average_ms is 0 when nothing came back."""
 
     sent: int
     received: int
@@ -35,61 +35,56 @@ class Pings:
         return self.sent - self.received
 
 
-def ping(  # noqa: PLR0913 - ping(8)'s own options
+def ping(  # noqa: PLR0913 - each is a different thing
     lab: Lab, namespace: Namespace, address: str, *, count: int = 10, interval_seconds: float = 0.02, size: int = 56
 ) -> Pings:
-    """Sends `count` echo requests with `size` bytes of payload each; an answer may take a second."""
-    argv = _ping_command(address, count, interval_seconds, size)
-    try:
-        text = lab.run(namespace, argv, timeout_seconds=count * interval_seconds + 30)
-    except subprocess.CalledProcessError as error:
-        if error.returncode != 1:  # 1: no answers, which is a result
-            raise
-        text = error.stdout
-    return _parse_ping(text)
+    """Sends `count` echo requests with `size` bytes of payload each and waits for the answers."""
+    argv = _pings_command(address, count, interval_seconds, size)
+    return _parse_pings(lab.run(namespace, argv, timeout_seconds=count * interval_seconds + 30))
 
 
 class Pinging:
-    """A ping(8) that runs beside whatever else is done."""
+    """A ping() that runs beside whatever else is done."""
 
     def __init__(  # noqa: PLR0913 - as ping(), and the name of its log
         self, lab: Lab, namespace: Namespace, address: str, *, count: int, interval_seconds: float, label: str = "ping"
     ) -> None:
         self._seconds = count * interval_seconds
-        self._process = lab.start(namespace, _ping_command(address, count, interval_seconds, 56), label)
+        self._process = lab.start(namespace, _pings_command(address, count, interval_seconds, 56), label)
 
     def result(self) -> Pings:
         """Waits for the end."""
         self._process.wait(self._seconds + 30)
-        return _parse_ping(self._process.output())
+        return _parse_pings(self._process.output())
 
 
-def _ping_command(address: str, count: int, interval_seconds: float, size: int) -> list[str]:
-    numbers = ["-c", str(count), "-i", str(interval_seconds), "-W", "1", "-s", str(size)]
-    return ["ping", "-n", "-q", *numbers, address]
+def _pings_command(address: str, count: int, interval_seconds: float, size: int) -> list[str]:
+    return [sys.executable, "-m", pings.__name__, address, str(count), str(interval_seconds), str(size)]
 
 
-def _parse_ping(text: str) -> Pings:
-    counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
-    times = re.search(r"= [\d.]+/([\d.]+)/", text)
-    if counts is None:
-        raise RuntimeError(f"ping said: {text}")
-    return Pings(int(counts.group(1)), int(counts.group(2)), float(times.group(1)) if times else 0.0)
+def _parse_pings(text: str) -> Pings:
+    sent, received, average_ms = text.split()
+    return Pings(int(sent), int(received), float(average_ms))
 
 
 def round_trips(
     lab: Lab, namespace: Namespace, address: str, *, count: int, interval_seconds: float = 0.01
 ) -> list[float]:
-    """The round-trip time in ms of each echo request that was answered, in order."""
-    argv = [word for word in _ping_command(address, count, interval_seconds, 56) if word != "-q"]
-    text = lab.run(namespace, argv, timeout_seconds=count * interval_seconds + 30)
+    """The round-trip time in ms of each echo request of ping(8) that was answered, in order."""
+    argv = ["ping", "-n", "-c", str(count), "-i", str(interval_seconds), "-W", "1", address]
+    try:
+        text = lab.run(namespace, argv, timeout_seconds=count * interval_seconds + 30)
+    except subprocess.CalledProcessError as error:
+        if error.returncode != 1:  # 1: no answers, which is a result
+            raise
+        return []
     return [float(time) for time in re.findall(r"time=([\d.]+) ms", text)]
 
 
 def wait_reachable(lab: Lab, namespace: Namespace, address: str, *, timeout_seconds: float = 10) -> None:
     """Sends single pings until one is answered. Raises TimeoutError."""
     wait_until(
-        lambda: ping(lab, namespace, address, count=1).received,
+        lambda: round_trips(lab, namespace, address, count=1),
         f"{address} reachable from {namespace.name}",
         timeout_seconds=timeout_seconds,
     )

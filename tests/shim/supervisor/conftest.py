@@ -18,7 +18,7 @@ import pytest
 from controlplane_shim.supervisor import processes
 
 HERE = Path(__file__).parent
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 100.0
 
 
 class Shim:
