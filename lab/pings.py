@@ -1,8 +1,8 @@
 """Echo requests at a steady rate, and what became of them: python -m lab.pings ADDRESS COUNT INTERVAL SIZE.
 
 Prints how many were sent, how many were answered, and the average round trip in ms. Knows ICMP (RFC 792, RFC 4443);
-must not know what carries it. ping(8) will not do where a lost packet is a fault: after its last request it waits for two
-round trips, and counts as lost what a busy machine answers later.
+must not know what carries it. ping(8) will not do where a lost packet is a fault: after its last request it waits for
+two round trips, and counts as lost what a busy machine answers later.
 """
 
 from __future__ import annotations
