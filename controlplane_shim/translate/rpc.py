@@ -39,7 +39,7 @@ KEEPALIVE_MAX_SECONDS: Final = 86_400
 
 LINGER_SECONDS: Final = 60
 """How long a secondary key that OpenVPN deletes still opens: a queue of 1 MiB and what kernels hold of a TCP connection
-take that long on a link of 1 Mbit/s. OpenVPN without offload opens with an elder key for an hour (--tran-window)."""
+take that long on a link of 1 Mbit/s. OpenVPN that opens for itself keeps an elder key for up to an hour."""
 
 _SLOTS: Final[Mapping[int, common_pb2.KeySlot]] = {
     0: common_pb2.KEY_SLOT_PRIMARY,
