@@ -166,10 +166,11 @@ class SwapKeys(msgspec.Struct, frozen=True, tag=True):
 
 
 class DeleteKey(msgspec.Struct, frozen=True, tag=True):
-    """Empties a slot."""
+    """Empties a slot. linger_ns: how long the key goes on to open packets, 0..LINGER_MAX_NS, of the secondary only."""
 
     peer_id: int
     slot: int
+    linger_ns: int = 0
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):

@@ -23,6 +23,9 @@ TCP_MSS_IPV4_MAX: Final = 65535 - 40
 TCP_MSS_IPV6_MAX: Final = 65535 - 60
 """The longest packet less its headers without options (RFC 6691)."""
 
+LINGER_MAX_NS: Final = 60_000_000_000
+"""Longest that a deleted key may go on to open packets."""
+
 
 @unique
 class Mode(IntEnum):

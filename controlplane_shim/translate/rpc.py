@@ -37,6 +37,10 @@ from controlplane_shim.operations import (
 KEEPALIVE_MAX_SECONDS: Final = 86_400
 """Longest keepalive that the data plane takes. The kernel takes 32 bits; a day serves a peer better than a refusal."""
 
+LINGER_SECONDS: Final = 60
+"""How long a secondary key that OpenVPN deletes still opens: a queue of 1 MiB and what kernels hold of a TCP connection
+take that long on a link of 1 Mbit/s. OpenVPN that opens for itself keeps an elder key for up to an hour."""
+
 _SLOTS: Final[Mapping[int, common_pb2.KeySlot]] = {
     0: common_pb2.KEY_SLOT_PRIMARY,
     1: common_pb2.KEY_SLOT_SECONDARY,
@@ -205,8 +209,10 @@ def swap_keys(operation: SwapKeys, device: str) -> key_pb2.SwapKeysRequest:
 
 
 def delete_key(operation: DelKey, device: str) -> key_pb2.DeleteKeyRequest:
-    """DeleteKey."""
-    return key_pb2.DeleteKeyRequest(device=device, peer_id=operation.peer_id, slot=_SLOTS[operation.slot])
+    """DeleteKey; a secondary key lingers."""
+    slot = _SLOTS[operation.slot]
+    linger = Duration(seconds=LINGER_SECONDS) if slot == common_pb2.KEY_SLOT_SECONDARY else None
+    return key_pb2.DeleteKeyRequest(device=device, peer_id=operation.peer_id, slot=slot, linger=linger)
 
 
 def peer_info(peer: peer_pb2.Peer, local_port: int) -> PeerInfo:

@@ -14,11 +14,12 @@ from dataplane.api import validation
 from dataplane.api.enums import CIPHERS, DATA_FORMATS, KEY_SLOTS
 from dataplane.api.violations import Violations
 from dataplane.engine.types import KeySpec
-from dataplane.vocabulary import Cipher, DataFormat, KeySlot
+from dataplane.vocabulary import LINGER_MAX_NS, Cipher, DataFormat, KeySlot
 
 _MAX_KEY_ID: Final = 7
 _NONCE_TAIL_BYTES: Final = 8
 _EPOCH_SECRET_BYTES: Final = 32
+_NS_PER_S: Final = 1_000_000_000
 
 
 def decode_installation(request: key_pb2.InstallKeyRequest) -> KeySpec:
@@ -61,15 +62,36 @@ def decode_installation(request: key_pb2.InstallKeyRequest) -> KeySpec:
     )
 
 
-def decode_slot(request: key_pb2.GetKeyRequest | key_pb2.DeleteKeyRequest) -> tuple[str, int, KeySlot]:
+def decode_slot(request: key_pb2.GetKeyRequest) -> tuple[str, int, KeySlot]:
     """Device, peer-id and slot."""
     found = Violations()
-    device = validation.read_name(found, "device", request.device)
-    peer_id = validation.read_peer_id(found, "peer_id", request.peer_id)
-    slot = validation.read_enum(found, "slot", request.slot, KEY_SLOTS, common_pb2.KeySlot.Name)
+    device, peer_id, slot = _read_slot(found, request)
     found.raise_if_any()
     assert slot is not None
     return device, peer_id, slot
+
+
+def decode_deletion(request: key_pb2.DeleteKeyRequest) -> tuple[str, int, KeySlot, int]:
+    """Device, peer-id, slot, and how long its key lingers, in ns."""
+    found = Violations()
+    device, peer_id, slot = _read_slot(found, request)
+    linger_ns = request.linger.seconds * _NS_PER_S + request.linger.nanos
+    if not 0 <= linger_ns <= LINGER_MAX_NS or not 0 <= request.linger.nanos < _NS_PER_S:
+        shown = f"{request.linger.seconds} s and {request.linger.nanos} ns"
+        found.add("linger", f"must be 0..{LINGER_MAX_NS // _NS_PER_S} s, 0 for gone at once; is {shown}")
+    elif linger_ns and slot is KeySlot.PRIMARY:
+        found.add("linger", "must be 0 for slot PRIMARY; only a key in slot SECONDARY may linger: swap the keys first")
+    found.raise_if_any()
+    assert slot is not None
+    return device, peer_id, slot, linger_ns
+
+
+def _read_slot(
+    found: Violations, request: key_pb2.GetKeyRequest | key_pb2.DeleteKeyRequest
+) -> tuple[str, int, KeySlot | None]:
+    device = validation.read_name(found, "device", request.device)
+    peer_id = validation.read_peer_id(found, "peer_id", request.peer_id)
+    return device, peer_id, validation.read_enum(found, "slot", request.slot, KEY_SLOTS, common_pb2.KeySlot.Name)
 
 
 def _check_direction(at: Violations, direction: key_pb2.KeyDirection, cipher: Cipher | None) -> int | None:

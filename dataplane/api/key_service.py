@@ -37,5 +37,5 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
 
     async def DeleteKey(self, request: key_pb2.DeleteKeyRequest, _context: object) -> key_pb2.DeleteKeyResponse:
         """Empties a slot."""
-        await self._engine.delete_key(*decode_key.decode_slot(request))
+        await self._engine.delete_key(*decode_key.decode_deletion(request))
         return key_pb2.DeleteKeyResponse()

@@ -171,6 +171,12 @@ class DataChannel:
         """Empties a slot, which may be empty already. Raises UnknownPeer."""
         self._peers.get(peer_id).keys.delete(slot)
 
+    def let_key_linger(self, peer_id: int, until_ns: int) -> None:
+        """Empties the secondary slot; its key opens until then what is on its way. See KeySlots. Raises UnknownPeer."""
+        peer = self._peers.get(peer_id)
+        peer.keys.let_linger(until_ns)
+        self._arm(peer)
+
     # Packets
 
     def open_batch(self, socket_id: int, datagrams: Sequence[Datagram], now_ns: int) -> list[tuple[Peer, bytes]]:
@@ -221,6 +227,7 @@ class DataChannel:
             if expire_at_ns is not None and expire_at_ns <= now_ns:
                 due.expired.append(self.remove_peer(peer_id))
                 continue
+            peer.keys.end_linger(now_ns)
             send_at_ns = peer.send_at_ns()
             if send_at_ns is not None and send_at_ns <= now_ns:
                 peer.keepalive.restart_sending(now_ns)
@@ -242,6 +249,6 @@ class DataChannel:
         return taken
 
     def _arm(self, peer: Peer) -> None:
-        for deadline_ns in (peer.send_at_ns(), peer.expire_at_ns()):
+        for deadline_ns in (peer.send_at_ns(), peer.expire_at_ns(), peer.keys.linger_end_ns()):
             if deadline_ns is not None:
                 self._deadlines.arm(peer.peer_id, deadline_ns)

@@ -6,7 +6,8 @@ once it is known, else the device. Must not know sockets, the TUN or the clock. 
     1. length and opcode           -> RX_TRUNCATED, RX_NOT_DATA, RX_OVERSIZED
     2. peer, by peer_id or source, in a stream by the stream
                                    -> RX_UNKNOWN_PEER; from here on link_rx counts it
-    3. key, by key_id              -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
+    3. key, by key_id, one that lingers last
+                                   -> kept for a moment (early_packets.py), then RX_UNKNOWN_KEY_ID
     4. epoch, if the key has any   -> RX_TRUNCATED, RX_EPOCH_REJECTED
        AEAD                        -> RX_FORGERY_LIMIT, RX_DECRYPT_FAILED
     5. replay window               -> RX_PACKET_ID_ZERO, RX_REPLAYED, RX_TOO_OLD

@@ -188,9 +188,9 @@ class Engine:
         """Exchanges the key slots."""
         await self._tasks.shield(self._device(device).keys.swap(peer_id))
 
-    async def delete_key(self, device: str, peer_id: int, slot: KeySlot) -> None:
-        """Empties a key slot, if it is not empty."""
-        await self._tasks.shield(self._device(device).keys.delete(peer_id, slot))
+    async def delete_key(self, device: str, peer_id: int, slot: KeySlot, linger_ns: int = 0) -> None:
+        """Empties a key slot, if it is not empty. linger_ns: as in messages.DeleteKey."""
+        await self._tasks.shield(self._device(device).keys.delete(peer_id, slot, linger_ns))
 
     def _device(self, name: str) -> Device:
         device = self._devices.get(name)

@@ -65,11 +65,11 @@ class Keys:
             await self._supervisor.request(SwapKeys(peer_id))
             peer.keys = {KeySlot(1 - slot): key for slot, key in peer.keys.items()}
 
-    async def delete(self, peer_id: int, slot: KeySlot) -> None:
-        """Empties a slot."""
+    async def delete(self, peer_id: int, slot: KeySlot, linger_ns: int) -> None:
+        """Empties a slot; a key of the secondary one may linger in the worker, of which nothing else is to be seen."""
         async with self._supervisor.exclusive():
             peer = self._table.get(peer_id)
-            await self._supervisor.request(DeleteKey(peer_id, slot))
+            await self._supervisor.request(DeleteKey(peer_id, slot, linger_ns))
             peer.keys.pop(slot, None)
 
     def exhausted(self, event: messages.KeyExhausted) -> None:

@@ -188,6 +188,12 @@ cdef class DataChannel:
         """Empties a slot, which may be empty already. Raises UnknownPeer."""
         self.peers.get(peer_id).keys.delete(slot)
 
+    def let_key_linger(self, peer_id, until_ns):
+        """Empties the secondary slot; its key opens until then what is on its way. See KeySlots. Raises UnknownPeer."""
+        cdef Peer peer = self.peers.get(peer_id)
+        peer.keys.let_linger(until_ns)
+        self._arm(peer)
+
     # Packets
 
     def open_batch(self, uint32_t socket_id, datagrams, uint64_t now_ns):
@@ -261,6 +267,7 @@ cdef class DataChannel:
             if expire_at_ns is not None and expire_at_ns <= now_ns:
                 due.expired.append(self.remove_peer(peer_id))
                 continue
+            peer.keys.end_linger(now_ns)
             send_at_ns = peer.send_at_ns()
             if send_at_ns is not None and send_at_ns <= now_ns:
                 peer.keepalive.restart_sending(now_ns)
@@ -308,7 +315,7 @@ cdef class DataChannel:
         return 0
 
     def _arm(self, Peer peer):
-        for deadline_ns in (peer.send_at_ns(), peer.expire_at_ns()):
+        for deadline_ns in (peer.send_at_ns(), peer.expire_at_ns(), peer.keys.linger_end_ns()):
             if deadline_ns is not None:
                 self.deadlines.arm(peer.peer_id, deadline_ns)
 

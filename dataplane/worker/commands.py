@@ -43,7 +43,16 @@ from dataplane.transport.sockaddr import AddressFamilyMismatch, SockAddr
 from dataplane.transport.tcp import TcpTransport
 from dataplane.transport.tcp_socket import NotAControlStream
 from dataplane.transport.udp_socket import NotAUdpSocket, SocketNotBound
-from dataplane.vocabulary import PEER_ID_UNDEF, TCP_MSS_IPV4_MAX, Cipher, DataFormat, FloatPolicy, KeySlot, Mode
+from dataplane.vocabulary import (
+    LINGER_MAX_NS,
+    PEER_ID_UNDEF,
+    TCP_MSS_IPV4_MAX,
+    Cipher,
+    DataFormat,
+    FloatPolicy,
+    KeySlot,
+    Mode,
+)
 from dataplane.worker.datapath import Datapath, PacketPath
 
 KEEPALIVE_MAX_S: Final = 86400
@@ -147,7 +156,7 @@ class _DeviceCommands:
             case SwapKeys():
                 self._channel.swap_keys(command.peer_id)
             case DeleteKey():
-                self._channel.delete_key(command.peer_id, KeySlot(command.slot))
+                self._delete_key(command)
 
     def _transport(self, socket_id: int) -> Transport:
         transport = self._path.transport(socket_id)
@@ -216,6 +225,14 @@ class _DeviceCommands:
         self._channel.set_mss(peer.peer_id, (mss_ipv4, mss_ipv6))
         if interval_s is not UNSET or timeout_s is not UNSET:
             self._channel.set_keepalive(peer.peer_id, new_interval_s, new_timeout_s, time.monotonic_ns())
+
+    def _delete_key(self, command: DeleteKey) -> None:
+        slot = KeySlot(command.slot)
+        linger_ns = _in_range("linger_ns", command.linger_ns, 0, LINGER_MAX_NS if slot is KeySlot.SECONDARY else 0)
+        if linger_ns:
+            self._channel.let_key_linger(command.peer_id, time.monotonic_ns() + linger_ns)
+        else:
+            self._channel.delete_key(command.peer_id, slot)
 
     def _data_key(self, command: InstallKey) -> Any:
         if DataFormat(command.data_format) is DataFormat.EPOCH:

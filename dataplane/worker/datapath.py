@@ -85,6 +85,9 @@ class DataChannel(Protocol):
     def delete_key(self, peer_id: int, slot: KeySlot) -> None:
         """Empties a slot. Raises UnknownPeer."""
 
+    def let_key_linger(self, peer_id: int, until_ns: int) -> None:
+        """Empties the secondary slot; its key opens until then what is on its way. Raises UnknownPeer."""
+
 
 class PacketPath(Protocol):
     """Moves the packets of one device."""

@@ -7,9 +7,10 @@ from typing import Any
 import grpc
 import pytest
 import structlog
+from google.protobuf.duration_pb2 import Duration
 from ovpn.dataplane.v1 import common_pb2, key_pb2
 
-from dataplane.messages import InstallKey, SwapKeys
+from dataplane.messages import DeleteKey, InstallKey, SwapKeys
 from dataplane.vocabulary import Column
 from tests.api.conftest import (
     DECRYPT_KEY,
@@ -30,8 +31,10 @@ def get(slot: common_pb2.KeySlot = PRIMARY, peer_id: int = 1, device: str = "d")
     return key_pb2.GetKeyRequest(device=device, peer_id=peer_id, slot=slot)
 
 
-def delete(slot: common_pb2.KeySlot = PRIMARY, peer_id: int = 1, device: str = "d") -> key_pb2.DeleteKeyRequest:
-    return key_pb2.DeleteKeyRequest(device=device, peer_id=peer_id, slot=slot)
+def delete(
+    slot: common_pb2.KeySlot = PRIMARY, peer_id: int = 1, device: str = "d", linger: Duration | None = None
+) -> key_pb2.DeleteKeyRequest:
+    return key_pb2.DeleteKeyRequest(device=device, peer_id=peer_id, slot=slot, linger=linger)
 
 
 def swap(peer_id: int = 1, device: str = "d") -> key_pb2.SwapKeysRequest:
@@ -195,3 +198,44 @@ async def test_delete_empties_a_slot_and_may_be_repeated(api: Api) -> None:
     for _ in range(2):
         await api.keys.DeleteKey(delete())
     assert (await refusal_of(api.keys.GetKey(get()))).reason == "KEY_SLOT_EMPTY"
+
+
+@pytest.mark.parametrize(
+    ("linger", "linger_ns"),
+    [
+        (None, 0),
+        (Duration(), 0),
+        (Duration(nanos=1), 1),
+        (Duration(seconds=1, nanos=500_000_000), 1_500_000_000),
+        (Duration(seconds=60), 60_000_000_000),
+    ],
+)
+async def test_a_deleted_secondary_key_may_linger(api: Api, linger: Duration | None, linger_ns: int) -> None:
+    await api.make_ready()
+    await api.make_peer()
+    await api.keys.InstallKey(key_message(slot=SECONDARY))
+    await api.keys.DeleteKey(delete(SECONDARY, linger=linger))
+    assert api.launcher.worker.commands[-1] == DeleteKey(1, 1, linger_ns)
+    assert (await refusal_of(api.keys.GetKey(get(SECONDARY)))).reason == "KEY_SLOT_EMPTY"
+
+
+@pytest.mark.parametrize(
+    ("slot", "linger", "said"),
+    [
+        (SECONDARY, Duration(seconds=60, nanos=1), "must be 0..60 s, 0 for gone at once; is 60 s and 1 ns"),
+        (SECONDARY, Duration(seconds=-1), "must be 0..60 s, 0 for gone at once; is -1 s and 0 ns"),
+        (SECONDARY, Duration(nanos=-1), "must be 0..60 s, 0 for gone at once; is 0 s and -1 ns"),
+        (SECONDARY, Duration(nanos=10**9), "must be 0..60 s, 0 for gone at once; is 0 s and 1000000000 ns"),
+        (PRIMARY, Duration(seconds=61), "must be 0..60 s, 0 for gone at once; is 61 s and 0 ns"),
+        (PRIMARY, Duration(nanos=1), "must be 0 for slot PRIMARY; only a key in slot SECONDARY may linger"),
+    ],
+)
+async def test_a_linger_that_cannot_be_is_refused(
+    api: Api, slot: common_pb2.KeySlot, linger: Duration, said: str
+) -> None:
+    await api.make_ready()
+    await api.make_peer()
+    refusal = await refusal_of(api.keys.DeleteKey(delete(slot, linger=linger)))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
+    assert list(refusal.violations) == ["linger"]
+    assert refusal.violations["linger"].startswith(said)

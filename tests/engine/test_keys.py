@@ -103,6 +103,17 @@ async def test_delete_empties_the_slot_and_may_be_repeated(engine_with_peer: Eng
     assert caught.value.metadata == {"device": "d", "peer_id": "1", "slot": "SECONDARY"}
 
 
+async def test_a_key_that_lingers_in_the_worker_is_gone_from_its_slot(
+    engine_with_peer: Engine, launcher: FakeLauncher
+) -> None:
+    await engine_with_peer.install_key(key_spec(1, KeySlot.SECONDARY, 1))
+    await engine_with_peer.delete_key("d", 1, KeySlot.SECONDARY, 1_500_000_000)
+    assert launcher.worker.commands[-1] == DeleteKey(1, KeySlot.SECONDARY, 1_500_000_000)
+    assert key_ids(engine_with_peer) == (None, None)
+    await engine_with_peer.install_key(key_spec(1, KeySlot.SECONDARY, 2))
+    assert key_ids(engine_with_peer) == (None, 2)
+
+
 async def test_every_call_names_a_missing_peer(engine_with_peer: Engine) -> None:
     for call in (
         engine_with_peer.install_key(key_spec(2)),

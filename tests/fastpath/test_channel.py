@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -19,11 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dataplane.datachannel.datagram import Datagram, SockAddr
 from dataplane.datachannel.early_packets import HOLD_NS
 from dataplane.datachannel.keepalive import Keepalive
-from dataplane.datachannel.key_direction import KeyDirection
-from dataplane.datachannel.outcomes import Floated, KeyExhausted, PeerExists, UnknownPeer
+from dataplane.datachannel.outcomes import Floated, KeyExhausted
 from dataplane.datachannel.wire import KEEPALIVE, PACKET_ID_MAX
-from dataplane.vocabulary import PEER_ID_UNDEF, ROW_WORDS, Cipher, DropReason, FloatPolicy, KeySlot, Mode
-from tests.datachannel.implementations import Implementation, compiled, readable
+from dataplane.vocabulary import PEER_ID_UNDEF, DropReason, FloatPolicy, KeySlot, Mode
+from tests.datachannel.implementations import compiled, readable
+from tests.fastpath.side import Side, of_peers, seal
 
 SECOND = 1_000_000_000
 ENDPOINTS: list[SockAddr] = [
@@ -43,6 +39,7 @@ PEER_IDS = st.sampled_from([1, 1, 1, 2, 2, 0x010203])
 WIRE_PEER_IDS = st.sampled_from([1, 1, 1, 1, 2, 2, PEER_ID_UNDEF, 7])
 KEY_IDS = st.sampled_from([0, 0, 1, 1, 7])
 SLOTS = st.sampled_from(KeySlot)
+LINGERS = st.sampled_from([1, HOLD_NS, 60 * SECOND])
 SECRETS = st.sampled_from([0, 0, 0, 1])
 SOCKETS = st.sampled_from([7, 7, 7, 8])
 SECONDS = st.sampled_from([0, 0, 0, 2, 40])
@@ -102,73 +99,6 @@ MADE = st.one_of(
     st.binary(max_size=60),
 )
 ARRIVALS = st.lists(st.tuples(MADE, SOURCES, st.sampled_from(LOCALS)), max_size=6)
-
-
-def cipher_of(secret: int) -> Cipher:
-    return Cipher.CHACHA20_POLY1305 if secret else Cipher.AES_GCM
-
-
-def material(key_id: int, secret: int) -> KeyDirection:
-    """One for both directions: no packet comes back here."""
-    return KeyDirection(hashlib.sha256(bytes([key_id, secret])).digest(), bytes([key_id, secret]) * 4)
-
-
-def seal(head: bytes, key_id: int, secret: int, payload: bytes) -> bytes:
-    direction = material(key_id, secret)
-    aead = (ChaCha20Poly1305 if secret else AESGCM)(direction.cipher_key)
-    sealed = aead.encrypt(head[4:] + direction.nonce_tail, payload, head)
-    return head + sealed[-16:] + sealed[:-16]
-
-
-class Side:
-    """A device of one implementation, which tells everything in words that both have."""
-
-    def __init__(self, implementation: Implementation, mode: Mode) -> None:
-        self.implementation = implementation
-        self.device_row = array("Q", bytes(8 * ROW_WORDS))
-        self.channel = implementation.data_channel(mode, self.device_row)
-        self.peers: list[Any] = []  # all there ever were
-
-    def do(self, call: Callable[[Side], object]) -> object:
-        """What a call gives or raises."""
-        try:
-            return call(self)
-        except (UnknownPeer, PeerExists) as error:
-            return type(error), str(error)
-
-    def add_peer(self, now_ns: int, **fields: Any) -> None:
-        row = array("Q", bytes(8 * ROW_WORDS))
-        peer = self.implementation.peer(uid=len(self.peers), row=row, **fields)
-        self.peers.append(peer)
-        self.channel.add_peer(peer, now_ns)
-
-    def key(self, key_id: int, secret: int, left: int | None) -> Any:
-        direction = material(key_id, secret)
-        key = self.implementation.data_key(key_id, cipher_of(secret), direction, direction)
-        if left is not None:
-            key.sent = PACKET_ID_MAX - left
-        return key
-
-    def events(self) -> list[tuple[object, ...]]:
-        taken = self.channel.take_events()
-        return [(type(event), event.peer.uid, getattr(event, "key_id", None)) for event in taken]
-
-    def timers(self, now_ns: int) -> tuple[object, ...]:
-        due = self.channel.run_timers(now_ns)
-        return of_peers(due.keepalives), [peer.uid for peer in due.expired]
-
-    def looks(self) -> list[object]:
-        """All that can be seen from outside."""
-        looks: list[object] = [self.channel.next_deadline_ns(), self.device_row]
-        for peer in self.peers:
-            keys = [key and (key.key_id, key.cipher, key.sent) for key in (peer.keys.primary, peer.keys.secondary)]
-            looks.append((repr(peer), peer.peer_id, peer.socket_id, peer.remote, peer.local, peer.row, keys))
-            looks.append((peer.vpn_ipv4, peer.vpn_ipv6, peer.asked, peer.send_at_ns(), peer.expire_at_ns()))
-        return looks
-
-
-def of_peers(packets: Sequence[tuple[Any, bytes]]) -> list[tuple[int, bytes]]:
-    return [(peer.uid, packet) for peer, packet in packets]
 
 
 class Twins(RuleBasedStateMachine):
@@ -291,6 +221,35 @@ class Twins(RuleBasedStateMachine):
         for socket_id in (7, 8):
             for remote in {*remotes, *ENDPOINTS}:
                 self.receive(socket_id, [(Sealed(PEER_ID_UNDEF, 0, 0, 1, KEEPALIVE, None), remote, None)])
+
+    @rule(peer_id=PEER_IDS, linger_ns=LINGERS)
+    def let_key_linger(self, peer_id: int, linger_ns: int) -> None:
+        self.both(lambda side: side.channel.let_key_linger(peer_id, self.now_ns + linger_ns))
+
+    @rule(
+        peer_id=PEER_IDS,
+        linger_ns=LINGERS,
+        installed=st.none() | st.tuples(SLOTS, KEY_IDS, SECRETS),
+        emptied=st.none() | SLOTS,
+        used=st.lists(st.tuples(st.sampled_from([0, 0, 1]), SOURCES, st.sampled_from([1, 0])), min_size=1, max_size=4),
+    )
+    def retire(
+        self,
+        peer_id: int,
+        linger_ns: int,
+        installed: tuple[KeySlot, int, int] | None,
+        emptied: KeySlot | None,
+        used: list[tuple[int, SockAddr, int]],
+    ) -> None:
+        """Of two fresh keys the elder lingers; the peer uses both, perhaps after another change of its keys."""
+        self.rekey(peer_id, [], [KeySlot.SECONDARY, KeySlot.PRIMARY])
+        self.let_key_linger(peer_id, linger_ns)
+        if installed is not None:
+            self.install_key(peer_id, *installed, None)
+        if emptied is not None:
+            self.delete_key(peer_id, emptied)
+        for key_id, source, move in used:
+            self.receive(7, [(Sealed(peer_id, key_id, 0, move, inner(IPV4[0], IPV4[0]), None), source, None)])
 
     @rule(peer_id=PEER_IDS)
     def swap_keys(self, peer_id: int) -> None:

@@ -189,7 +189,7 @@ class FakeDataPlane:
         self._note("swap_keys", request.peer_id)
 
     def delete_key(self, request: key_pb2.DeleteKeyRequest) -> None:
-        self._note("delete_key", request.peer_id, request.slot)
+        self._note("delete_key", request.peer_id, request.slot, request.linger.seconds)
 
     def watch(self, device: str) -> FakeWatch:
         self._note("watch", device)

@@ -18,6 +18,7 @@ from controlplane_shim.operations import (
     Done,
     DumpPeers,
     Failed,
+    Family,
     GetPeer,
     NewLink,
     PeerFound,
@@ -25,6 +26,7 @@ from controlplane_shim.operations import (
     SetPeer,
     SwapKeys,
 )
+from controlplane_shim.translate.rpc import LINGER_SECONDS
 from tests.shim.conftest import GONE, World, descriptors, errno_of, is_readable, new_key, new_peer
 
 REFUSED = DataPlaneError("UNAVAILABLE", "WORKER_RESTARTING", "wait")
@@ -162,7 +164,21 @@ def test_keys_are_installed_swapped_and_deleted(world: World) -> None:
     world.diary.clear()
     for operation in (new_key(ifindex, 1, slot=1), SwapKeys(ifindex, 1), DelKey(ifindex, 1, 1)):
         assert world.perform(operation) == Done()
-    assert world.diary == [("install_key", 1), ("swap_keys", 1), ("delete_key", 1, common_pb2.KEY_SLOT_SECONDARY)]
+    deletion = ("delete_key", 1, common_pb2.KEY_SLOT_SECONDARY, LINGER_SECONDS)
+    assert world.diary == [("install_key", 1), ("swap_keys", 1), deletion]
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("slots", [(0, 1), (1, 0)])
+def test_a_primary_key_goes_at_once_so_that_a_client_that_lost_its_keys_passes_nothing(
+    world: World, slots: tuple[int, int], family: Family
+) -> None:
+    ifindex, _ = world.make_device()
+    world.make_peer(ifindex, 1)
+    for slot in slots:
+        assert world.offload.perform(DelKey(ifindex, 1, slot), family, world.caller) == Done()
+    asked = {tuple(call[1:]) for call in world.dataplane.calls("delete_key")}
+    assert asked == {(common_pb2.KEY_SLOT_PRIMARY, 0), (common_pb2.KEY_SLOT_SECONDARY, LINGER_SECONDS)}
 
 
 def test_a_peer_is_told_with_the_port_of_its_socket(world: World) -> None:

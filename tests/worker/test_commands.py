@@ -25,7 +25,7 @@ from dataplane.messages import (
     UpdatePeer,
 )
 from dataplane.transport.udp_socket import bind_udp
-from dataplane.vocabulary import Cipher, Column, DataFormat, DropReason, KeySlot, Mode
+from dataplane.vocabulary import LINGER_MAX_NS, Cipher, Column, DataFormat, DropReason, KeySlot, Mode
 from tests.datachannel.epoch_far_end import EpochFarEnd
 from tests.tun.conftest import udp_in
 from tests.worker.conftest import ROWS, Device, Worker, install_key
@@ -87,6 +87,10 @@ REFUSED: list[tuple[str, Command]] = [
     ("INTERNAL", SetTcpMss(65496, 0)),
     ("INTERNAL", SetFloatPolicy(0)),
     ("INTERNAL", DeleteKey(1, 2)),
+    ("INTERNAL", DeleteKey(1, KeySlot.PRIMARY, linger_ns=1)),
+    ("INTERNAL", DeleteKey(1, KeySlot.SECONDARY, linger_ns=-1)),
+    ("INTERNAL", DeleteKey(1, KeySlot.SECONDARY, linger_ns=LINGER_MAX_NS + 1)),
+    ("PEER_NOT_FOUND", DeleteKey(9, KeySlot.SECONDARY, linger_ns=1)),
     ("INTERNAL", bad_key(slot=2)),
     ("INTERNAL", bad_key(key_id=8)),
     ("INTERNAL", bad_key(cipher=0)),

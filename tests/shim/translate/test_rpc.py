@@ -5,6 +5,7 @@ from errno import EADDRINUSE, EEXIST, EINVAL, EIO, ENOBUFS, ENODEV, ENOENT, ENOM
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 from ovpn.dataplane.v1 import common_pb2, device_pb2, key_pb2, peer_pb2
@@ -170,8 +171,14 @@ def test_the_other_operations_name_device_and_peer() -> None:
     assert rpc.delete_peer(DelPeer(12, 3), "tun0") == peer_pb2.DeletePeerRequest(device="tun0", peer_id=3)
     assert rpc.get_peer(GetPeer(12, 3), "tun0") == peer_pb2.GetPeerRequest(device="tun0", peer_id=3)
     assert rpc.swap_keys(SwapKeys(12, 3), "tun0") == key_pb2.SwapKeysRequest(device="tun0", peer_id=3)
+
+
+def test_a_secondary_key_that_is_deleted_lingers_and_a_primary_one_does_not() -> None:
+    assert rpc.delete_key(DelKey(12, 3, 0), "tun0") == key_pb2.DeleteKeyRequest(
+        device="tun0", peer_id=3, slot=common_pb2.KEY_SLOT_PRIMARY
+    )
     assert rpc.delete_key(DelKey(12, 3, 1), "tun0") == key_pb2.DeleteKeyRequest(
-        device="tun0", peer_id=3, slot=common_pb2.KEY_SLOT_SECONDARY
+        device="tun0", peer_id=3, slot=common_pb2.KEY_SLOT_SECONDARY, linger=Duration(seconds=60)
     )
 
 
