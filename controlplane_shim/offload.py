@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from errno import EINVAL, EIO, ENOENT, ENOTSOCK, EPERM
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -41,13 +42,26 @@ from controlplane_shim.operations import (
     PeersFound,
     SetPeer,
     SwapKeys,
+    WakeNotice,
 )
+from controlplane_shim.peer_timers import PeerTimers
 from controlplane_shim.peers import Device, Peer, Socket
-from controlplane_shim.pending_swaps import PendingSwaps
 from controlplane_shim.selftest import Link
 from controlplane_shim.supervisor.handler import Caller
 from controlplane_shim.translate import rpc
 from controlplane_shim.tuning import Tuning
+from controlplane_shim.unswapped_keys import UnswappedKeys
+
+SWAP_DELAY_SECONDS: Final = 0.1
+"""How long the old key seals after a client's swap.
+
+At a rekey OpenVPN's client swaps the keys first and sends the last packet of the handshake after that, within a
+millisecond or so if it gets the CPU. A data packet sealed with the new key and sent in between overtakes the handshake,
+and its server must drop it; the old key it takes for long enough.
+"""
+
+SECONDARY: Final = 1
+"""Slot of a key that does not seal."""
 
 
 class Offload:
@@ -59,7 +73,8 @@ class Offload:
         self._dataplane = link.dataplane
         self._holdings = Holdings(link, bell, log)
         self._bell = bell
-        self._swaps = PendingSwaps(bell.ring)
+        self._swaps = PeerTimers(bell.ring, SWAP_DELAY_SECONDS)
+        self._unswapped = UnswappedKeys(bell.ring)
         self._tuning = tuning
         self._log = log
 
@@ -99,7 +114,8 @@ class Offload:
                 continue  # the peer was given up, which is among the notices
             except DataPlaneError as error:
                 self._holdings.give_up(f"the data plane is gone ({error})")
-        return self._holdings.take_notices()
+        wakes = [WakeNotice(device.family) for device in self._unswapped.take_due()]
+        return self._holdings.take_notices() + wakes
 
     def close(self) -> None:
         """Gives everything back. Takes a few seconds at most."""
@@ -232,6 +248,9 @@ class Offload:
             if error.gone:
                 raise
             self._give_peer_up("key refused", device, peer, error)
+        else:
+            if operation.slot == SECONDARY and not device.multipeer:
+                self._unswapped.add(device, peer)
         return Done()
 
     def _swap_keys(self, operation: SwapKeys) -> Outcome:
@@ -240,6 +259,7 @@ class Offload:
         if device.multipeer:
             self._dataplane.swap_keys(rpc.swap_keys(operation, device.name))
         else:
+            self._unswapped.remove(peer)
             self._swaps.add(device, peer)
         return Done()
 

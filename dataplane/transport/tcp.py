@@ -7,9 +7,9 @@ socket, framed as they are there. Must not know peers, nor which packets are who
     out:  send_batch() and the control stream -> socket
 
 Nothing is lost and little is held when one end is slow: while the control stream is full the socket is not read, while
-a control packet waits for the socket the control stream is not read, and data are admitted up to QUEUE_BYTES. What can
-be done next shows in interests(). A packet of the control plane that has a mark is sent behind the data that were
-admitted before it, unless the one before had the same mark; the others overtake what waits. Every call carries MSG_DONTWAIT: O_NONBLOCK would also change the socket for whoever
+a control packet waits for the socket the control stream is not read, and data are admitted up to QUEUE_BYTES. Control
+packets overtake the data that wait; one that has a mark does not, unless the last that had one had the same. What can
+be done next shows in interests(). Every call carries MSG_DONTWAIT: O_NONBLOCK would also change the socket for whoever
 shares it.
 """
 

@@ -1,4 +1,4 @@
-"""Over TCP a soft reset stays behind the data that came before it, and other control packets overtake; a real worker."""
+"""Over TCP a soft reset stays behind the data that came before it; other control packets overtake them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_what_comes_before_a_soft_reset_overtakes(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize(("key_id", "waits"), [(1, False), (2, True)])
-def test_repetition_overtakes_and_the_next_soft_reset_does_not(stream: Stream, key_id: int, waits: bool) -> None:  # noqa: FBT001 - a parameter of a test
+def test_repetition_overtakes_and_the_next_soft_reset_does_not(stream: Stream, key_id: int, waits: bool) -> None:
     far = Far(stream)
     stream.control.sendall(frame_of(soft_reset(1)))
     assert far.control_packet() == soft_reset(1)
