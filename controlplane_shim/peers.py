@@ -48,13 +48,15 @@ class Socket:
 class Peer:
     """A peer. create_revision tells it from an earlier one of the same peer_id.
 
-    wakes: how often OpenVPN is still to be woken, so that it looks after this peer's keys.
+    wakes: how often OpenVPN is still to be woken, so that it looks after this peer's keys. is_ahead: its keys are
+    swapped in the data plane, but OpenVPN has still to ask for it.
     """
 
     peer_id: int
     socket: Socket
     create_revision: int
     wakes: int = 0
+    is_ahead: bool = False
 
 
 @dataclass(slots=True)
