@@ -4,8 +4,8 @@ Knows tunnels of OpenVPN over TCP and the service's counters. Run as root: `.ven
 `--seconds 60 --reneg 5` by default; it takes seven minutes. The link has 20 Mbit/s in either direction; both
 ends renew the keys every five seconds. Ends with status 1 if something was not as it must be.
 
-A packet may come when its key has gone ("without a key"): with keys for five seconds OpenVPN asks for the change to a
-new one only as it begins to agree upon the next, and then the other end gives the elder up (docs/benchmarks.md).
+A packet that comes when its key has gone ("without a key") is counted apart: with keys for five seconds OpenVPN asks
+for the change to a new one only as the next handshake begins, when the other end gives the elder up (docs/adr/0018).
 """
 
 from __future__ import annotations

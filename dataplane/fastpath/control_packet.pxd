@@ -1,4 +1,4 @@
-# What the packet path has to know of packets of the control channel; twin of that part of dataplane/datachannel/wire.py.
+# What the packet path has to know of control packets; twin of that part of dataplane/datachannel/wire.py.
 
 from dataplane.fastpath.span cimport Span, get8
 
