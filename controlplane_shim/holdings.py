@@ -166,6 +166,7 @@ class Holdings:
         if stream is not None and ends:
             self._ending.append(stream)
         heeded = _heeded_reason(device, reason, ends=ends)
+        device.expired_peer_id = peer.peer_id if heeded is DelReason.EXPIRED else None
         self.tell(DeletionNotice(device.family, device.ifindex, peer.peer_id, heeded))
         self.release_sockets(device)
         if stream is None and not device.multipeer and device.expires is False:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from errno import EINVAL, EIO, ENOENT, ENOTSOCK, EPERM
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -41,13 +42,36 @@ from controlplane_shim.operations import (
     PeersFound,
     SetPeer,
     SwapKeys,
+    WakeNotice,
 )
+from controlplane_shim.peer_timers import PeerTimers
 from controlplane_shim.peers import Device, Peer, Socket
-from controlplane_shim.pending_swaps import PendingSwaps
 from controlplane_shim.selftest import Link
 from controlplane_shim.supervisor.handler import Caller
 from controlplane_shim.translate import rpc
 from controlplane_shim.tuning import Tuning
+from controlplane_shim.unswapped_keys import UnswappedKeys
+
+SWAP_DELAY_SECONDS: Final = 0.1
+"""How long the old key seals after a client's swap.
+
+At a rekey OpenVPN's client swaps the keys first and sends the last packet of the handshake after that, within a
+millisecond or so if it gets the CPU. A data packet sealed with the new key and sent in between overtakes the handshake,
+and its server must drop it; the old key it takes for long enough.
+"""
+
+AHEAD_SECONDS: Final = 1.0
+"""How long the old key of a server's peer over TCP seals after a new one was installed.
+
+OpenVPN asks for the swap when the next handshake begins and the client gives the old key up: too late for what is
+sealed with it and waits for the connection. Its server installs a key when the client has acknowledged all that
+makes it, so the client has the key; what the server acknowledged itself is in the stream before any data packet that
+is sealed now. Over UDP an acknowledgement may be lost, and little waits. A client must not do likewise, for its server
+may still be asking whether to trust it.
+"""
+
+SECONDARY: Final = 1
+"""Slot of a key that does not seal."""
 
 
 class Offload:
@@ -59,7 +83,9 @@ class Offload:
         self._dataplane = link.dataplane
         self._holdings = Holdings(link, bell, log)
         self._bell = bell
-        self._swaps = PendingSwaps(bell.ring)
+        self._swaps = PeerTimers(bell.ring, SWAP_DELAY_SECONDS)
+        self._unswapped = UnswappedKeys(bell.ring)
+        self._not_asked = PeerTimers(bell.ring, AHEAD_SECONDS)
         self._tuning = tuning
         self._log = log
 
@@ -92,14 +118,13 @@ class Offload:
 
     def take_notices(self) -> list[PeerNotice]:
         """What OpenVPN must be told, in order. Carries out the swaps that are due."""
+        for device, peer in self._not_asked.take_due():
+            peer.is_ahead = True
+            self._swap_at_last(device, peer)
         for device, peer in self._swaps.take_due():
-            try:
-                self._swap(device, peer)
-            except RefusedError:
-                continue  # the peer was given up, which is among the notices
-            except DataPlaneError as error:
-                self._holdings.give_up(f"the data plane is gone ({error})")
-        return self._holdings.take_notices()
+            self._swap_at_last(device, peer)
+        wakes = [WakeNotice(device.family) for device in self._unswapped.take_due()]
+        return self._holdings.take_notices() + wakes
 
     def close(self) -> None:
         """Gives everything back. Takes a few seconds at most."""
@@ -232,14 +257,21 @@ class Offload:
             if error.gone:
                 raise
             self._give_peer_up("key refused", device, peer, error)
+        else:
+            if operation.slot == SECONDARY:
+                self._hasten(device, peer)
         return Done()
 
     def _swap_keys(self, operation: SwapKeys) -> Outcome:
         device, peer = self._holdings.peer(operation.ifindex, operation.peer_id)
+        if peer.is_ahead:
+            peer.is_ahead = False
+            return Done()
         self._settle(device, peer)
         if device.multipeer:
             self._dataplane.swap_keys(rpc.swap_keys(operation, device.name))
         else:
+            self._unswapped.remove(peer)
             self._swaps.add(device, peer)
         return Done()
 
@@ -249,13 +281,22 @@ class Offload:
         found = self._dataplane.get_key(rpc.get_key(operation, device.name))
         return KeyFound(rpc.key_info(operation, found))
 
+    def _hasten(self, device: Device, peer: Peer) -> None:
+        """Sees to it that a key in the secondary slot is used before the other end gives the primary one up."""
+        if not device.multipeer:
+            self._unswapped.add(device, peer)
+        elif peer.socket.stream is not None:
+            self._not_asked.add(device, peer)
+
     def _settle(self, device: Device, peer: Peer) -> None:
-        """Carries out a pending swap before anything else is done to the keys of its peer. Raises as _swap()."""
-        if self._swaps.take(peer):
+        """Has the slots as OpenVPN believes them to be, before anything else is done to them. Raises as _swap()."""
+        self._not_asked.take(peer)
+        if self._swaps.take(peer) or peer.is_ahead:
+            peer.is_ahead = False
             self._swap(device, peer)
 
     def _swap(self, device: Device, peer: Peer) -> None:
-        """Swaps what OpenVPN believes to be swapped. Raises RefusedError if that failed and the peer was given up."""
+        """Exchanges the slots. Raises RefusedError if that failed and the peer was given up."""
         try:
             self._dataplane.swap_keys(rpc.swap_keys(SwapKeys(device.ifindex, peer.peer_id), device.name))
         except DataPlaneError as error:
@@ -263,6 +304,14 @@ class Offload:
                 raise
             self._give_peer_up("keys not swapped", device, peer, error)
             raise RefusedError(ENOENT, f"peer {peer.peer_id} was given up") from error
+
+    def _swap_at_last(self, device: Device, peer: Peer) -> None:
+        try:
+            self._swap(device, peer)
+        except RefusedError:
+            pass  # the peer was given up, which is among the notices
+        except DataPlaneError as error:
+            self._holdings.give_up(f"the data plane is gone ({error})")
 
     def _give_peer_up(self, event: str, device: Device, peer: Peer, error: DataPlaneError) -> None:
         self._log.warning(event, device=device.name, peer_id=peer.peer_id, error=str(error))

@@ -270,4 +270,11 @@ class KeySwapNotice:
     key_id: int
 
 
-PeerNotice = DeletionNotice | FloatNotice | KeySwapNotice
+@dataclass(frozen=True, slots=True)
+class WakeNotice:
+    """Nothing is to be told, but OpenVPN is to look after its keys."""
+
+    family: Family
+
+
+PeerNotice = DeletionNotice | FloatNotice | KeySwapNotice | WakeNotice

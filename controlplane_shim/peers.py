@@ -46,11 +46,17 @@ class Socket:
 
 @dataclass(slots=True)
 class Peer:
-    """A peer. create_revision tells it from an earlier one of the same peer_id."""
+    """A peer. create_revision tells it from an earlier one of the same peer_id.
+
+    wakes: how often OpenVPN is still to be woken, so that it looks after this peer's keys. is_ahead: its keys are
+    swapped in the data plane, but OpenVPN has still to ask for it.
+    """
 
     peer_id: int
     socket: Socket
     create_revision: int
+    wakes: int = 0
+    is_ahead: bool = False
 
 
 @dataclass(slots=True)
@@ -58,7 +64,8 @@ class Device:
     """A device. name: the data plane's; stream: number of its event stream.
 
     deleted: somebody else deleted it in the data plane. expires: whether OpenVPN has set a keepalive timeout, None
-    before it has said either. Sockets stand by inode.
+    before it has said either. expired_peer_id: of the peer that OpenVPN was last told to have expired, None if what it
+    was told of a loss since is something else. Sockets stand by inode.
     """
 
     name: str
@@ -68,6 +75,7 @@ class Device:
     stream: int = 0
     deleted: bool = False
     expires: bool | None = None
+    expired_peer_id: int | None = None
     peers: dict[int, Peer] = field(default_factory=dict)
     sockets: dict[int, Socket] = field(default_factory=dict)
 

@@ -73,6 +73,11 @@ def split(datagram: bytes) -> list[Message]:
     return messages
 
 
+def build_wake() -> bytes:
+    """What its reader skips: a message without meaning (NLMSG_NOOP), which nobody asked for."""
+    return build(NLMSG_NOOP, 0, 0, 0)
+
+
 def build(type_: int, flags: int, seq: int, port_id: int, body: bytes = b"") -> bytes:
     """A message, padded to 4 bytes. port_id: of the asker, 0 in a message that nobody asked for."""
     header = _HEADER.pack(_HEADER.size + len(body), type_, flags, seq, port_id)

@@ -1,4 +1,4 @@
-"""The DATA_V2 packet, in both data formats: where each field stands and how long it is.
+"""The DATA_V2 packet, in both data formats: where each field stands and how long it is. And one opcode beside it.
 
 Knows the layout (OpenVPN wire protocol, "P_DATA_V2"; the kernel's drivers/net/ovpn/proto.h). Must not know keys,
 peers or what is inside.
@@ -29,6 +29,9 @@ from typing import Final
 from dataplane.vocabulary import COUNTER_BITS, MTU_MAX
 
 OPCODE_DATA_V2: Final = 9
+OPCODE_SOFT_RESET: Final = 3
+"""P_CONTROL_SOFT_RESET_V1: whoever hears it gives up the elder of two data keys, and a new one is agreed upon
+(OpenVPN's key_state_soft_reset() in ssl.c). The control channel has the same byte 0: opcode, key_id."""
 KEY_ID_MAX: Final = 7
 """All three bits of a key_id, so also its mask in byte 0."""
 
@@ -63,3 +66,8 @@ KEEPALIVE: Final = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
 def first_word(key_id: int, peer_id: int) -> int:
     """The first word of the head: opcode DATA_V2, key_id (0..7), peer_id (0..0xFFFFFF)."""
     return OPCODE_DATA_V2 << 27 | key_id << 24 | peer_id
+
+
+def reset_mark(packet: bytes) -> int:
+    """Which soft reset a packet is, the same for its repetitions; 0: none. packet: one byte or more."""
+    return packet[0] if packet[0] >> 3 == OPCODE_SOFT_RESET else 0

@@ -54,6 +54,19 @@ cdef void packet_written(FrameQueue* queue, size_t size) noexcept nogil:
     grew(&queue.data, PREFIX_SIZE + size)
 
 
+cdef bint add_control(FrameQueue* queue, Span frame, bint in_order) noexcept nogil:
+    if not in_order and queue.in_order == 0:
+        return append(&queue.control, frame)
+    if not append(&queue.data, frame):
+        return False
+    queue.in_order = whole_data(queue)
+    return True
+
+
+cdef bint has_control(const FrameQueue* queue) noexcept nogil:
+    return waiting(&queue.control).size > 0 or queue.in_order > 0
+
+
 cdef bint is_empty(const FrameQueue* queue) noexcept nogil:
     return waiting(&queue.data).size == 0 and waiting(&queue.control).size == 0
 
@@ -87,13 +100,14 @@ cdef void queue_took(FrameQueue* queue, size_t count) noexcept nogil:
     while frames < count:
         frames += PREFIX_SIZE + get16(data, frames)
     queue.begun = frames - count
+    queue.in_order -= min(queue.in_order, frames)
     took(&queue.data, count)
 
 
 cdef void empty_queue(FrameQueue* queue) noexcept nogil:
     empty(&queue.data)
     empty(&queue.control)
-    queue.begun = 0
+    queue.begun = queue.in_order = 0
 
 
 # For tests.
@@ -131,10 +145,10 @@ cdef class Queue:
         put(packet_room(&self.queue, len(packet)), 0, span_of(<uint8_t*><char*>packet, len(packet)))
         packet_written(&self.queue, len(packet))
 
-    def add_control(self, bytes packet not None):
+    def add_control(self, bytes packet not None, *, bint in_order=False):
         """Adds a packet of the control channel."""
         frame = tcp_framing.frame_of(packet)
-        append(&self.queue.control, span_of(<uint8_t*><char*>frame, len(frame)))
+        add_control(&self.queue, span_of(<uint8_t*><char*>frame, len(frame)), in_order)
 
     def pieces(self):
         """What the stream is to take next."""

@@ -21,6 +21,7 @@ cdef struct TcpSocket:
     bint control_writes   # and listens
     int send_failure      # vocabulary.DelReason for which nothing more can be sent; 0: none
     int closed            # vocabulary.DelReason for which the stream ended; 0: it has not
+    int last_mark         # of a control packet that kept its place behind the data; 0: there was none
     bint told             # that it ended
     uint32_t watched          # what epoll reports of the socket
     uint32_t control_watched  # and of the control stream

@@ -10,16 +10,18 @@ from libc.stdlib cimport calloc, free, malloc
 from posix.uio cimport iovec
 
 from dataplane.fastpath.byte_queue cimport ByteQueue, append, empty, took, waiting
+from dataplane.fastpath.control_packet cimport OPCODE_SOFT_RESET, reset_mark
 from dataplane.fastpath.hash_map cimport find_entry, free_map, put_entry, remove_entry, reserve_entries, set_up_map
 from dataplane.fastpath.linux cimport (
     EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, msghdr, recv, send, sendmsg,
 )
-from dataplane.fastpath.span cimport Span, behind, part, put, span_of
+from dataplane.fastpath.span cimport Span, behind, put, span_of
 from dataplane.fastpath.tcp_framing cimport (
-    CUT_BROKEN, CUT_PACKET, PREFIX_SIZE, QUEUE_PIECES, Cut, cut_packet, empty_queue, is_empty, queue_admits,
-    queue_pieces, queue_took,
+    CUT_BROKEN, CUT_PACKET, PREFIX_SIZE, QUEUE_PIECES, Cut, add_control, cut_packet, empty_queue, has_control,
+    is_empty, queue_admits, queue_pieces, queue_took,
 )
 
+from dataplane.datachannel import wire
 from dataplane.transport.tcp import READ_BYTES
 from dataplane.transport.tcp_framing import PACKET_MAX as _PACKET_MAX
 from dataplane.vocabulary import DelReason
@@ -28,6 +30,7 @@ cdef size_t FRAME_MAX = PREFIX_SIZE + _PACKET_MAX
 cdef int TRANSPORT_ERROR = DelReason.TRANSPORT_ERROR
 cdef int TRANSPORT_DISCONNECT = DelReason.TRANSPORT_DISCONNECT
 assert READ_SIZE == READ_BYTES
+assert OPCODE_SOFT_RESET == wire.OPCODE_SOFT_RESET
 
 
 cdef class TcpSockets:
@@ -147,14 +150,16 @@ cdef class TcpReader:
         cdef size_t at = 0
         cdef ssize_t size
         cdef Cut cut
-        if not tcp.control_reads or tcp.closed or waiting(&tcp.queue.control).size > 0:
+        if not tcp.control_reads or tcp.closed or has_control(&tcp.queue):
             return
         size = self._read(tcp.control_fd, &tcp.commands, &stream)
         tcp.control_reads = size > 0 or (size < 0 and (errno == EAGAIN or errno == EINTR))
         cut = cut_packet(stream, &at, &packet)
         while cut == CUT_PACKET:
+            if not add_control(&tcp.queue, frame_of(packet), keeps_order(tcp, packet)):
+                break_stream(tcp)
             cut = cut_packet(stream, &at, &packet)
-        if not (append(&tcp.queue.control, part(stream, 0, at)) and append(&tcp.commands, behind(stream, at))):
+        if not append(&tcp.commands, behind(stream, at)):
             break_stream(tcp)
         if cut == CUT_BROKEN:
             tcp.closed = TRANSPORT_ERROR
@@ -163,8 +168,22 @@ cdef class TcpReader:
 cdef bint hand_over(TcpSocket* tcp, Span packet) noexcept nogil:
     if not tcp.control_writes:
         return False
-    if not append(&tcp.to_control, span_of(packet.at - PREFIX_SIZE, PREFIX_SIZE + packet.size)):
+    if not append(&tcp.to_control, frame_of(packet)):
         break_stream(tcp)
+    return True
+
+
+cdef Span frame_of(Span packet) noexcept nogil:
+    """A packet that was cut, with its prefix."""
+    return span_of(packet.at - PREFIX_SIZE, PREFIX_SIZE + packet.size)
+
+
+cdef bint keeps_order(TcpSocket* tcp, Span packet) noexcept nogil:
+    """Whether a control packet stays behind the data that wait; a repetition does not."""
+    cdef int mark = reset_mark(packet)
+    if mark == 0 or mark == tcp.last_mark:
+        return False
+    tcp.last_mark = mark
     return True
 
 
@@ -223,7 +242,7 @@ cdef uint32_t stream_events(const TcpSocket* tcp) noexcept nogil:
 
 cdef uint32_t control_events(const TcpSocket* tcp) noexcept nogil:
     cdef uint32_t events = EPOLLOUT if waiting(&tcp.to_control).size > 0 else 0
-    if not tcp.closed and tcp.control_reads and waiting(&tcp.queue.control).size == 0:
+    if not tcp.closed and tcp.control_reads and not has_control(&tcp.queue):
         events |= EPOLLIN
     return events
 

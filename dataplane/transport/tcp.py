@@ -7,7 +7,8 @@ socket, framed as they are there. Must not know peers, nor which packets are who
     out:  send_batch() and the control stream -> socket
 
 Nothing is lost and little is held when one end is slow: while the control stream is full the socket is not read, while
-a control packet waits for the socket the control stream is not read, and data are admitted up to QUEUE_BYTES. What can
+a control packet waits for the socket the control stream is not read, and data are admitted up to QUEUE_BYTES. Control
+packets overtake the data that wait; one that has a mark does not, unless the last that had one had the same. What can
 be done next shows in interests(). Every call carries MSG_DONTWAIT: O_NONBLOCK would also change the socket for whoever
 shares it.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from select import EPOLLIN, EPOLLOUT
 from typing import Final
 
@@ -26,6 +27,9 @@ from dataplane.vocabulary import DelReason
 
 READ_BYTES: Final = 128 << 10
 """Taken from a socket before others get their turn."""
+
+OrderMark = Callable[[bytes], int]
+"""The mark of a control packet that must not overtake data; the same for its repetitions, 0: it may."""
 
 _NO_WAIT: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -39,7 +43,7 @@ class TcpTransport:
 
     copy_dscp = False
 
-    def __init__(self, socket_id: int, fd: int, control_fd: int) -> None:
+    def __init__(self, socket_id: int, fd: int, control_fd: int, order_mark: OrderMark) -> None:
         """Raises OSError if fd is no TCP socket, NotAControlStream."""
         inspect_control_stream(control_fd)
         self.socket_id = socket_id
@@ -56,6 +60,8 @@ class TcpTransport:
         self._incoming = FrameCutter()
         self._commands = FrameCutter()
         self._queue = FrameQueue()
+        self._order_mark = order_mark
+        self._last_mark = 0
         self._to_control = bytearray()
         self._is_full = False  # the socket
         self._send_failure: DelReason | None = None
@@ -147,9 +153,16 @@ class TcpTransport:
             data = b""
         self._control_reads = bool(data)
         for packet in self._commands.feed(data):
-            self._queue.add_control(packet)
+            self._queue.add_control(packet, in_order=self._keeps_order(packet))
         if self._commands.is_broken:
             self.closed = DelReason.TRANSPORT_ERROR
+
+    def _keeps_order(self, packet: bytes) -> bool:
+        # Repeated on a slow link, it would hold up the control channel for as long as a full queue takes, each time.
+        mark = self._order_mark(packet)
+        is_new = mark not in {0, self._last_mark}
+        self._last_mark = mark or self._last_mark
+        return is_new
 
     def flush(self) -> None:
         """Sends what waits, as far as the socket takes it."""

@@ -23,7 +23,8 @@ PACKET_MIN: Final = 4
 PACKET_MAX: Final = MTU_MAX + 28
 """The longest data packet, one of a key with epochs; those of the control channel are shorter."""
 QUEUE_BYTES: Final = 1 << 20
-"""How many bytes of data packets, with their prefixes, may wait for a stream to take them."""
+"""How many bytes of data packets, with their prefixes, may wait for a stream to take them, control packets among them
+included."""
 
 _PIECES_MAX: Final = 64
 
@@ -67,8 +68,9 @@ class FrameCutter:
 class FrameQueue:
     """Packets of two sources on their way into a stream. A frame is never torn; each source keeps its order.
 
-    Packets of the control channel go first, so that they pass however many data packets wait. Of data packets no more
-    are to be added than admits() says; the control channel bounds itself: no more is read of it while has_control.
+    Packets of the control channel go first, so that they pass however many data packets wait; but one that is in order
+    stays behind the data that were added before it, and those that follow stay behind it. Of data packets no more are
+    to be added than admits() says; the control channel bounds itself: no more is read of it while has_control.
     """
 
     def __init__(self) -> None:
@@ -76,6 +78,7 @@ class FrameQueue:
         self._control: deque[bytes] = deque()
         self._data: deque[bytes] = deque()
         self._data_bytes = 0
+        self._in_order = 0  # of the frames in _data, up to the last one of the control channel
 
     @property
     def is_empty(self) -> bool:
@@ -85,7 +88,7 @@ class FrameQueue:
     @property
     def has_control(self) -> bool:
         """Whether packets of the control channel wait."""
-        return bool(self._control)
+        return bool(self._control) or self._in_order > 0
 
     def admits(self, size: int) -> bool:
         """Whether data packets of `size` bytes together, with their prefixes, may be added."""
@@ -96,9 +99,13 @@ class FrameQueue:
         self._data.append(frame_of(packet))
         self._data_bytes += PREFIX_SIZE + len(packet)
 
-    def add_control(self, packet: bytes) -> None:
-        """Adds a packet of the control channel, PACKET_MIN..PACKET_MAX bytes."""
-        self._control.append(frame_of(packet))
+    def add_control(self, packet: bytes, *, in_order: bool = False) -> None:
+        """Adds a packet of the control channel, PACKET_MIN..PACKET_MAX bytes. in_order: it overtakes no data."""
+        if in_order or self._in_order:
+            self.add_data(packet)
+            self._in_order = len(self._data)
+        else:
+            self._control.append(frame_of(packet))
 
     def pieces(self) -> list[bytes | memoryview]:
         """What the stream is to take next, in order; empty only if nothing waits."""
@@ -119,4 +126,5 @@ class FrameQueue:
             return self._control.popleft()
         frame = self._data.popleft()
         self._data_bytes -= len(frame)
+        self._in_order = max(0, self._in_order - 1)
         return frame

@@ -17,6 +17,7 @@ from dataplane.datachannel.keepalive import Keepalive
 from dataplane.datachannel.key_direction import EpochSecret, KeyDirection
 from dataplane.datachannel.mss import MssLimits
 from dataplane.datachannel.outcomes import PeerExists, UnknownPeer
+from dataplane.datachannel.wire import reset_mark
 from dataplane.messages import (
     AddPeer,
     AddSocket,
@@ -167,7 +168,8 @@ class _DeviceCommands:
     def _add_socket(self, command: AddSocket, fd: int, control_fd: int | None = None) -> None:
         if self._path.transport(command.socket_id) is not None:
             raise Refused("SOCKET_EXISTS", f"socket {command.socket_id} is there already")
-        self._path.add_transport(open_transport(command.socket_id, fd, control_fd, copy_dscp=command.copy_dscp))
+        transport = open_transport(command.socket_id, fd, control_fd, reset_mark, copy_dscp=command.copy_dscp)
+        self._path.add_transport(transport)
 
     def _add_peer(self, command: AddPeer) -> None:
         transport = self._transport(command.socket_id)

@@ -26,3 +26,9 @@ def test_longest_datagram_carries_the_largest_mtu() -> None:
 
 def test_keepalive_is_openvpns_ping_string() -> None:
     assert wire.KEEPALIVE.hex() == "2a187bf3641eb4cb07ed2d0a981fc748"
+
+
+def test_soft_reset_has_a_mark_of_its_key_id_and_no_other_packet_has_one() -> None:
+    marks = {first: wire.reset_mark(bytes([first, 0])) for first in range(256)}
+    assert {first for first, mark in marks.items() if mark} == set(range(24, 32))
+    assert len(set(marks.values())) == 9

@@ -33,7 +33,7 @@ def check_queue(data: atheris.FuzzedDataProvider) -> None:
     """Packets of two sources, and a stream that takes any number of bytes."""
     readable, compiled = FrameQueue(), Queue()
     streams = {readable: b"", compiled: b""}
-    added: dict[bool, list[bytes]] = {True: [], False: []}
+    added: dict[bool, list[bytes]] = {True: [], False: []}  # by whether it is of the control channel
     while data.remaining_bytes():
         if data.ConsumeBool():
             take(streams, data.ConsumeIntInRange(0, 3000))
@@ -41,8 +41,12 @@ def check_queue(data: atheris.FuzzedDataProvider) -> None:
         is_control = data.ConsumeBool()
         packet = bytes([is_control]) * data.ConsumeIntInRange(PACKET_MIN, 2000)
         added[is_control].append(packet)
+        in_order = is_control and data.ConsumeBool()
         for queue in streams:
-            (queue.add_control if is_control else queue.add_data)(packet)
+            if is_control:
+                queue.add_control(packet, in_order=in_order)
+            else:
+                queue.add_data(packet)
     while not readable.is_empty:
         take(streams, 1 << 20)
     assert streams[readable] == streams[compiled]

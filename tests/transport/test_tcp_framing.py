@@ -15,7 +15,7 @@ STREAMS = st.one_of(
     st.binary(max_size=100),
     st.builds(lambda packets, rest: b"".join(map(frame_of, packets)) + rest, PACKETS, st.binary(max_size=60)),
 )
-DATA, CONTROL = b"data", b"ctrl"
+DATA, CONTROL, IN_ORDER = b"data", b"ctrl", b"ordr"
 
 
 def test_longest_packet_is_the_data_channels() -> None:
@@ -57,7 +57,7 @@ def test_compiled_cutter_finds_the_same_packets(stream: bytes) -> None:
 Step = tuple[bytes, int] | int
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from([DATA, CONTROL]), st.integers(PACKET_MIN, 60)),
+        st.tuples(st.sampled_from([DATA, CONTROL, IN_ORDER]), st.integers(PACKET_MIN, 60)),
         st.integers(0, 200),
     ),
     max_size=40,
@@ -67,6 +67,14 @@ STEPS = st.lists(
 
 def numbered(source: bytes, number: int, size: int) -> bytes:
     return source + number.to_bytes(4, "big") + bytes(size)
+
+
+def add(queue: FrameQueue | Queue, packet: bytes) -> None:
+    """Adds a packet as its source wants."""
+    if packet[:4] == DATA:
+        queue.add_data(packet)
+    else:
+        queue.add_control(packet, in_order=packet[:4] == IN_ORDER)
 
 
 def streams_of(queues: list[FrameQueue | Queue], steps: list[Step]) -> tuple[list[bytes], list[bytes]]:
@@ -79,7 +87,7 @@ def streams_of(queues: list[FrameQueue | Queue], steps: list[Step]) -> tuple[lis
             added.append(packet)
         for index, queue in enumerate(queues):
             if isinstance(step, tuple):
-                (queue.add_data if step[0] == DATA else queue.add_control)(packet)
+                add(queue, packet)
                 continue
             waiting = b"".join(queue.pieces())
             queue.took(min(step, len(waiting)))
@@ -95,9 +103,9 @@ def test_no_frame_is_torn_and_each_source_keeps_its_order(steps: list[Step]) -> 
     packets = cutter.feed(stream)
     assert queue.is_empty
     assert not cutter.is_broken
-    for source in (DATA, CONTROL):
-        assert [packet for packet in packets if packet[:4] == source] == [
-            packet for packet in added if packet[:4] == source
+    for sources in ({DATA}, {CONTROL, IN_ORDER}, {DATA, IN_ORDER}):
+        assert [packet for packet in packets if packet[:4] in sources] == [
+            packet for packet in added if packet[:4] in sources
         ]
 
 
@@ -115,6 +123,28 @@ def test_control_packet_waits_for_the_frame_that_was_begun_and_for_no_other(kind
     queue.took(1)
     queue.add_control(CONTROL)
     assert b"".join(queue.pieces()) == frame_of(DATA)[1:] + frame_of(CONTROL) + 2 * frame_of(DATA)
+
+
+@pytest.mark.parametrize("kind", [FrameQueue, Queue])
+def test_control_packet_in_order_stays_behind_data_and_those_that_follow_behind_it(
+    kind: type[FrameQueue | Queue],
+) -> None:
+    queue = kind()
+    for packet in (DATA, CONTROL, IN_ORDER, DATA, CONTROL, DATA):
+        add(queue, packet)
+    expected = [CONTROL, DATA, IN_ORDER, DATA, CONTROL, DATA]
+    assert b"".join(queue.pieces()) == b"".join(map(frame_of, expected))
+
+
+@pytest.mark.parametrize("kind", [FrameQueue, Queue])
+def test_control_packets_overtake_again_when_the_one_in_order_is_gone(kind: type[FrameQueue | Queue]) -> None:
+    queue = kind()
+    for packet in (DATA, IN_ORDER, DATA):
+        add(queue, packet)
+    queue.took(len(frame_of(DATA)) + 1)
+    add(queue, CONTROL)
+    expected = frame_of(IN_ORDER)[1:] + frame_of(CONTROL) + frame_of(DATA)
+    assert b"".join(queue.pieces()) == expected
 
 
 @pytest.mark.parametrize("kind", [FrameQueue, Queue])

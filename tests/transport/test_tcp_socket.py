@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from dataplane.datachannel.wire import reset_mark
 from dataplane.transport import open_transport
 from dataplane.transport.tcp import TcpTransport
 from dataplane.transport.tcp_socket import (
@@ -86,8 +87,8 @@ def test_the_transport_is_made_for_what_the_descriptor_is(connected: tuple[socke
             (near.fileno(), ours.fileno(), TcpTransport),
             (udp.fileno(), None, UdpTransport),
         ):
-            transport = open_transport(1, fd, control_fd)
+            transport = open_transport(1, fd, control_fd, reset_mark)
             assert isinstance(transport, kind)
             transport.close()
         with pytest.raises(ValueError, match="without control stream"):
-            open_transport(1, near.fileno(), None)
+            open_transport(1, near.fileno(), None, reset_mark)

@@ -9,10 +9,18 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from controlplane_shim.netlink.codec import IFINDEX
-from controlplane_shim.netlink.message import build, generic_body
+from controlplane_shim.netlink.message import build, build_wake, generic_body
 from controlplane_shim.netlink.ovpn import tables
 from controlplane_shim.netlink.ovpn.tables import Key, Peer
-from controlplane_shim.operations import DeletionNotice, FloatNotice, KeyInfo, PeerInfo, PeerNotice, Remote
+from controlplane_shim.operations import (
+    DeletionNotice,
+    FloatNotice,
+    KeyInfo,
+    PeerInfo,
+    PeerNotice,
+    Remote,
+    WakeNotice,
+)
 
 
 def build_peer(peer: PeerInfo, flags: int, seq: int, port_id: int) -> bytes:
@@ -47,6 +55,8 @@ def build_key(key: KeyInfo, seq: int, port_id: int) -> bytes:
 
 def build_notice(notice: PeerNotice) -> bytes:
     """The notice to group "peers"."""
+    if isinstance(notice, WakeNotice):
+        return build_wake()
     if isinstance(notice, DeletionNotice):
         command = tables.CMD_PEER_DEL_NTF
         nest = Peer.ANY.encode(Peer.DEL_REASON.encode(notice.reason) + Peer.ID.encode(notice.peer_id))

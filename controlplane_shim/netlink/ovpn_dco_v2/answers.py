@@ -10,10 +10,10 @@ from typing import Final
 from controlplane_shim.netlink import attributes, sockaddr
 from controlplane_shim.netlink.attributes import Integer
 from controlplane_shim.netlink.codec import IFINDEX
-from controlplane_shim.netlink.message import build, generic_body
+from controlplane_shim.netlink.message import build, build_wake, generic_body
 from controlplane_shim.netlink.ovpn_dco_v2 import tables
 from controlplane_shim.netlink.ovpn_dco_v2.tables import PeerReply
-from controlplane_shim.operations import DeletionNotice, PeerInfo, PeerNotice
+from controlplane_shim.operations import DeletionNotice, PeerInfo, PeerNotice, WakeNotice
 
 _PAD: Final = attributes.build(0, b"")
 
@@ -34,7 +34,9 @@ def build_peer(peer: PeerInfo, flags: int, seq: int, port_id: int) -> bytes:
 
 
 def build_notice(notice: PeerNotice) -> bytes | None:
-    """The notice to group "peers" that a peer is gone; None for anything else, of which this family has no notice."""
+    """The notice to group "peers" that a peer is gone, or of nothing; None for what this family has no notice of."""
+    if isinstance(notice, WakeNotice):
+        return build_wake()
     if not isinstance(notice, DeletionNotice):
         return None
     nest = tables.DelPeer.NEST.encode(
