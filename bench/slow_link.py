@@ -4,8 +4,8 @@ Knows tunnels of OpenVPN over TCP and the service's counters. Run as root: `.ven
 `--seconds 60 --reneg 5` by default; it takes seven minutes. The link has 20 Mbit/s in either direction; both
 ends renew the keys every five seconds. Ends with status 1 if something was not as it must be.
 
-A packet that comes when its key has gone ("without a key") is lost, too: with keys for five seconds OpenVPN asks for the
-change to a new one only as the next handshake begins, when the other end gives the elder up (docs/adr/0018).
+A packet that comes when its key has gone ("without a key") is lost, too: with keys for five seconds OpenVPN asks for
+the change to a new one only as the next handshake begins, when the other end gives the elder up (docs/adr/0018).
 """
 
 from __future__ import annotations
@@ -88,8 +88,10 @@ class Stream:
     def faults(self) -> list[str]:
         """What is not as it must be."""
         found = [f"{self.misplaced} packets misplaced"] if self.misplaced else []
-        if self.passed is not None and self.passed != self.received:
-            found.append(f"{self.passed} packets passed to the connection, {self.received} came with a key, {self.keyless} without")
+        if self.keyless:
+            found.append(f"{self.keyless} packets came without a key")
+        if self.passed is not None and self.passed != self.received + self.keyless:
+            found.append(f"{self.passed} packets passed to the connection, {self.received + self.keyless} came")
         if self.taken is not None and self.taken != (self.passed or 0) + sum(self.dropped.values()):
             found.append(f"{self.taken} packets taken, {self.passed} passed and {self.dropped} dropped")
         for name, (first, most) in self.memory.items():
