@@ -12,6 +12,7 @@ from ovpn.dataplane.v1 import common_pb2
 
 from controlplane_shim.operations import DelKey, DelPeer, Done, SwapKeys
 from controlplane_shim.peer_timers import PeerTimers
+from controlplane_shim.translate import rpc
 from tests.shim.conftest import GONE, World, new_key, new_peer
 from tests.shim.test_offload import REFUSED
 
@@ -47,7 +48,7 @@ def test_keys_are_swapped_once_before_openvpn_asks(world: World, server: int) ->
     assert world.methods() == ["install_key", "swap_keys"]
     assert world.perform(SwapKeys(server, 1)) == Done()
     assert world.perform(DelKey(server, 1, 1)) == Done()
-    assert world.diary[2:] == [("delete_key", 1, common_pb2.KEY_SLOT_SECONDARY)]
+    assert world.diary[2:] == [("delete_key", 1, common_pb2.KEY_SLOT_SECONDARY, rpc.LINGER_SECONDS)]
 
 
 def test_next_swap_is_openvpns_again(world: World, server: int) -> None:
