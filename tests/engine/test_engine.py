@@ -24,6 +24,7 @@ from dataplane.engine.types import (
 )
 from dataplane.messages import AddPeer, Command, Reply
 from dataplane.vocabulary import DelReason, KeySlot, Mode
+from tests.descriptors import open_fds
 from tests.engine.conftest import (
     LIMITS,
     FakeLauncher,
@@ -34,7 +35,6 @@ from tests.engine.conftest import (
     make_ready,
     next_event,
     next_events,
-    open_fds,
     peer_spec,
     socket_spec,
 )
@@ -281,4 +281,4 @@ async def test_a_hundred_lives_of_a_device_leave_no_descriptor(engine: Engine) -
         await engine.create_peer(peer_spec(1))
         await engine.adopt_socket("d", "t", os.open("/dev/null", os.O_RDWR))
         await engine.delete_device("d")
-    assert open_fds() == before
+    assert open_fds() <= before

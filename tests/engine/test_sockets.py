@@ -17,6 +17,7 @@ from dataplane.engine.types import EngineError, ErrorKind, PeerDeleted, WorkerRe
 from dataplane.messages import AddSocket, RemovePeer, RemoveSocket
 from dataplane.transport.socket_options import SocketOptions
 from dataplane.vocabulary import DelReason
+from tests.descriptors import open_fds
 from tests.engine.conftest import (
     LIMITS,
     FakeLauncher,
@@ -25,7 +26,6 @@ from tests.engine.conftest import (
     make_ready,
     next_event,
     next_events,
-    open_fds,
     peer_spec,
     socket_spec,
 )
@@ -86,7 +86,7 @@ async def test_the_control_outlet_is_closed_with_its_socket(engine: Engine, outl
     before = open_fds()
     await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), outlet_fd)
     await engine.delete_socket("d", "s")
-    assert open_fds() == before - 1  # the fixture's end was counted before
+    assert open_fds() < before  # the fixture's end was counted before
 
 
 async def test_what_is_no_control_outlet_is_refused_and_closed(engine: Engine) -> None:
@@ -100,7 +100,7 @@ async def test_what_is_no_control_outlet_is_refused_and_closed(engine: Engine) -
             await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), fd)
         assert (caught.value.kind, caught.value.reason) == (ErrorKind.FAILED_PRECONDITION, "NOT_A_CONTROL_OUTLET")
     other.close()
-    assert (engine.list_sockets("d"), open_fds()) == ([], before)
+    assert (engine.list_sockets("d"), open_fds() - before) == ([], set())
 
 
 async def test_a_control_outlet_is_closed_when_its_device_is_missing(engine: Engine, outlet_fd: int) -> None:
@@ -202,7 +202,7 @@ async def test_a_socket_that_the_worker_refuses_is_closed(engine: Engine, launch
     assert caught.value.reason == "SOCKET_EXISTS"
     with pytest.raises(EngineError):
         await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
-    assert (engine.list_sockets("d"), open_fds()) == ([], before)
+    assert (engine.list_sockets("d"), open_fds() - before) == ([], set())
 
 
 async def test_a_given_socket_is_closed_when_it_is_not_adopted(engine: Engine, resources: FakeResources) -> None:
@@ -215,7 +215,7 @@ async def test_a_given_socket_is_closed_when_it_is_not_adopted(engine: Engine, r
     with pytest.raises(EngineError) as caught:
         await engine.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR))
     assert caught.value.reason == "SOCKET_EXISTS"
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 async def test_delete_removes_the_peers_of_the_socket_first(engine: Engine, launcher: FakeLauncher) -> None:
@@ -238,9 +238,9 @@ async def test_nobody_holds_a_deleted_socket(engine: Engine) -> None:
     await make_device(engine)
     before = open_fds()
     await engine.create_socket(socket_spec())
-    assert open_fds() == before + 2
+    assert len(open_fds() - before) == 2
     await engine.delete_socket("d", "s")
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 async def test_a_socket_that_the_worker_keeps_stays(engine: Engine, launcher: FakeLauncher) -> None:

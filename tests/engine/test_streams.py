@@ -23,6 +23,7 @@ from dataplane.engine.types import (
 )
 from dataplane.messages import AddPeer, AddSocket, RemoveSocket, TransportClosed
 from dataplane.vocabulary import DelReason, Mode, SocketProtocol
+from tests.descriptors import open_fds
 from tests.engine.conftest import (
     FakeLauncher,
     FakeResources,
@@ -30,7 +31,6 @@ from tests.engine.conftest import (
     make_device,
     next_event,
     next_events,
-    open_fds,
     peer_spec,
     socket_spec,
 )
@@ -79,7 +79,7 @@ async def test_a_connection_needs_a_control_stream(ready: Engine) -> None:
             with pytest.raises(EngineError) as caught:
                 await ready.adopt_socket("d", "s", os.open("/dev/null", os.O_RDWR), outlet_fd)
             assert (caught.value.kind, caught.value.reason) == (ErrorKind.FAILED_PRECONDITION, "NOT_A_CONTROL_OUTLET")
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 async def test_a_peer_is_where_its_connection_leads(ready: Engine, launcher: FakeLauncher) -> None:
@@ -143,7 +143,7 @@ async def test_an_ended_connection_takes_no_peer_and_is_deleted_as_any_other(
     assert (caught.value.kind, caught.value.reason) == (ErrorKind.FAILED_PRECONDITION, "SOCKET_CLOSED")
     await ready.delete_socket("d", "s")
     assert launcher.worker.commands[-1] == RemoveSocket(1)
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 async def test_a_connection_ends_with_its_worker(

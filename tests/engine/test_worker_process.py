@@ -11,7 +11,7 @@ import pytest
 
 from dataplane.engine.worker_process import SubprocessLauncher, WorkerProcess
 from dataplane.vocabulary import DatapathKind
-from tests.engine.conftest import open_fds
+from tests.descriptors import open_fds
 
 
 @pytest.fixture
@@ -89,4 +89,4 @@ async def test_a_failed_launch_leaves_no_descriptor(stand_in: Path) -> None:
     before = open_fds()
     with pytest.raises(FileNotFoundError):
         await SubprocessLauncher().launch()
-    assert open_fds() == before
+    assert open_fds() <= before

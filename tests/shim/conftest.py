@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from errno import ENOENT
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -47,11 +46,6 @@ GONE = DataPlaneError("UNAVAILABLE", "", "connection refused")
 CLONE_NEWNET = 0x40000000
 
 T = TypeVar("T")
-
-
-def descriptors() -> list[str]:
-    """What this process has open."""
-    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
 
 
 def bring_up(interface: str) -> None:

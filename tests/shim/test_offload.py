@@ -27,7 +27,15 @@ from controlplane_shim.operations import (
     SwapKeys,
 )
 from controlplane_shim.translate.rpc import LINGER_SECONDS
-from tests.shim.conftest import GONE, World, descriptors, errno_of, is_readable, new_key, new_peer
+from tests.descriptors import open_fds
+from tests.shim.conftest import (
+    GONE,
+    World,
+    errno_of,
+    is_readable,
+    new_key,
+    new_peer,
+)
 
 REFUSED = DataPlaneError("UNAVAILABLE", "WORKER_RESTARTING", "wait")
 
@@ -128,10 +136,10 @@ def test_a_udp_peer_without_remote_is_refused(world: World) -> None:
 
 def test_no_copy_of_openvpns_socket_is_kept(world: World) -> None:
     ifindex, _ = world.make_device()
-    before = descriptors()
+    before = open_fds()
     world.make_peer(ifindex, 1)
     world.make_peer(ifindex, 2)
-    assert descriptors() == before
+    assert open_fds() <= before
 
 
 def test_an_interface_that_is_not_ours_is_refused_but_never_with_enodev(world: World) -> None:
