@@ -1,6 +1,6 @@
 """4,096 peers on one device: how fast they come and go over gRPC, what they take, whether one is slowed by the rest.
 
-Knows the crowd and one tunnel of ours. Run as root: `.venv/bin/python -m bench.many_peers`; it takes two minutes.
+Knows the crowd and one tunnel of ours. Run as root: `.venv/bin/python -m bench.many_peers`; it takes four minutes.
 The tunnel's server is OpenVPN under the shim; the crowd is added to its device, beside its client.
 """
 
