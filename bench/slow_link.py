@@ -5,7 +5,7 @@ Knows tunnels of OpenVPN over TCP and the service's counters. Run as root: `.ven
 ends renew the keys every five seconds. Ends with status 1 if something was not as it must be.
 
 A packet that comes when its key has gone ("without a key") is lost, too: with keys for five seconds OpenVPN asks for
-the change to a new one only as the next handshake begins, when the other end gives the elder up (docs/adr/0018).
+the change to a new one only as the next handshake begins, when the other end gives the elder up (docs/adr/0017).
 """
 
 from __future__ import annotations
