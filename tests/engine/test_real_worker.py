@@ -30,12 +30,7 @@ from dataplane.engine.watch import Watch
 from dataplane.tun.network_namespace import in_network_namespace
 from dataplane.vocabulary import DelReason, KeySlot, Mode
 from tests.descriptors import open_fds
-from tests.engine.conftest import (
-    device_spec,
-    key_spec,
-    peer_spec,
-    socket_spec,
-)
+from tests.engine.conftest import device_spec, key_spec, peer_spec, socket_spec
 from tests.tun.conftest import LinkNotices
 
 pytestmark = pytest.mark.root

@@ -24,10 +24,7 @@ from dataplane.tun.link import get_link
 from dataplane.tun.routes import Hop
 from dataplane.vocabulary import FragmentationPolicy, Mode
 from tests.descriptors import open_fds
-from tests.engine.conftest import (
-    device_spec,
-    socket_spec,
-)
+from tests.engine.conftest import device_spec, socket_spec
 from tests.tun.conftest import LinkNotices, fresh_namespace, opened_with
 
 RESOURCES = LinuxResources()

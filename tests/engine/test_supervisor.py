@@ -22,16 +22,7 @@ from dataplane.engine.types import (
     WorkerRestarted,
 )
 from dataplane.engine.watch import Watch
-from dataplane.messages import (
-    AddPeer,
-    AddSocket,
-    Command,
-    Configure,
-    DeviceClosed,
-    RemoveSocket,
-    Reply,
-    Stop,
-)
+from dataplane.messages import AddPeer, AddSocket, Command, Configure, DeviceClosed, RemoveSocket, Reply, Stop
 from dataplane.vocabulary import DelReason, KeySlot
 from tests.descriptors import open_fds
 from tests.engine.conftest import (

@@ -25,17 +25,7 @@ from controlplane_shim import adoption, selftest, session
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import Bell, EventFeed
 from controlplane_shim.offload import Offload
-from controlplane_shim.operations import (
-    DeletionNotice,
-    Done,
-    Failed,
-    Family,
-    NewKey,
-    NewLink,
-    NewPeer,
-    Outcome,
-    Remote,
-)
+from controlplane_shim.operations import DeletionNotice, Done, Failed, Family, NewKey, NewLink, NewPeer, Outcome, Remote
 from controlplane_shim.selftest import Link
 from controlplane_shim.session import Session
 from controlplane_shim.tuning import Tuning

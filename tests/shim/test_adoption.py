@@ -17,14 +17,7 @@ from controlplane_shim.event_feed import EventFeed
 from controlplane_shim.operations import NewLink
 from controlplane_shim.selftest import Link
 from tests.descriptors import open_fds
-from tests.shim.conftest import (
-    FAMILY,
-    GONE,
-    INSTANCE,
-    FakeDataPlane,
-    FakeHandoff,
-    FakeLinux,
-)
+from tests.shim.conftest import FAMILY, GONE, INSTANCE, FakeDataPlane, FakeHandoff, FakeLinux
 
 EXISTS = DataPlaneError("ALREADY_EXISTS", "DEVICE_EXISTS", "there is one")
 LIMIT = DataPlaneError("RESOURCE_EXHAUSTED", "DEVICE_LIMIT", "enough")

@@ -13,11 +13,7 @@ from controlplane_shim import adoption
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.operations import DelPeer, Done, Failed, NewLink
 from tests.descriptors import open_fds
-from tests.shim.conftest import (
-    GONE,
-    World,
-    new_peer,
-)
+from tests.shim.conftest import GONE, World, new_peer
 
 GATHERED = ["hand_over", "hand_over", "adopt_socket", "begin", "create_peer"]
 

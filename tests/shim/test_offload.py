@@ -28,14 +28,7 @@ from controlplane_shim.operations import (
 )
 from controlplane_shim.translate.rpc import LINGER_SECONDS
 from tests.descriptors import open_fds
-from tests.shim.conftest import (
-    GONE,
-    World,
-    errno_of,
-    is_readable,
-    new_key,
-    new_peer,
-)
+from tests.shim.conftest import GONE, World, errno_of, is_readable, new_key, new_peer
 
 REFUSED = DataPlaneError("UNAVAILABLE", "WORKER_RESTARTING", "wait")
 

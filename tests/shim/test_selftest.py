@@ -13,13 +13,7 @@ from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.event_feed import Bell
 from controlplane_shim.selftest import LIVENESS_DEVICE, DaemonConnector, NotReadyError, establish
 from tests.descriptors import open_fds
-from tests.shim.conftest import (
-    GONE,
-    FakeCaller,
-    FakeConnector,
-    FakeDataPlane,
-    FakeHandoff,
-)
+from tests.shim.conftest import GONE, FakeCaller, FakeConnector, FakeDataPlane, FakeHandoff
 
 
 @pytest.fixture

@@ -14,14 +14,7 @@ from ovpn.dataplane.v1 import common_pb2, event_pb2
 from controlplane_shim.dataplane_client import DataPlaneError
 from controlplane_shim.operations import DelPeer, Done, GetPeer, NewPeer, PeerFound, SetPeer
 from tests.descriptors import open_fds
-from tests.shim.conftest import (
-    GONE,
-    World,
-    errno_of,
-    is_readable,
-    new_key,
-    new_peer,
-)
+from tests.shim.conftest import GONE, World, errno_of, is_readable, new_key, new_peer
 
 FD = 9
 REFUSED = DataPlaneError("ALREADY_EXISTS", "VPN_ADDRESS_IN_USE", "somebody has it")
